@@ -1,0 +1,63 @@
+# The front door: make run, make test, make bench, make lint, make fuzz, make clean.
+# Everything happens in .venv; a fresh Debian needs python3, python3-venv, python3-dev and gcc.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+FUZZ_INPUTS ?= 100000
+BENCH_ARGS  ?=
+
+.PHONY: run test test-all bench lint format fuzz build clean preflight
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run    build and start a development server on 127.0.0.1:2525, in the foreground"
+	@echo "make test   the default test suite"
+	@echo "make bench  micro benchmarks, then the server under load (BENCH_ARGS='--against postfix' to compare)"
+	@echo "make lint   ruff, mypy --strict, import-linter"
+	@echo "make fuzz   random dialogues against the session and its reference (FUZZ_INPUTS=$(FUZZ_INPUTS))"
+	@echo "make clean  remove what was built; ./var, where the development server keeps mail, stays"
+
+preflight:
+	@$(PYTHON) tools/preflight.py
+
+$(VENV)/.installed: pyproject.toml setup.py | preflight
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet "setuptools>=77" "cython>=3.1"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,bench,dev]"
+	@touch $@
+
+build: $(VENV)/.installed
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+
+run: build
+	@$(BIN)/python tools/devserver.py
+
+test: build
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: build
+	$(BIN)/python -m pytest
+
+bench: build
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-columns=min,median,max,rounds
+	$(BIN)/python -m bench all $(BENCH_ARGS)
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p mta
+	$(BIN)/lint-imports
+
+format: build
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+fuzz: build
+	$(BIN)/python -m tests.fuzz.server_session --inputs $(FUZZ_INPUTS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	find mta -name '*.so' -delete -o -name '*.c' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

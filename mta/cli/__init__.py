@@ -1,0 +1,1 @@
+"""The `mta` command, one file a family of verbs."""

@@ -1,0 +1,1 @@
+"""Settings: one TOML file, typed, each key declared once."""

@@ -1,0 +1,1 @@
+"""The courier role: SMTP and LMTP out, Maildir."""

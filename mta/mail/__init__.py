@@ -1,0 +1,1 @@
+"""Mail as text: addresses, trace headers, delivery status notifications."""

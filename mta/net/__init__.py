@@ -1,0 +1,1 @@
+"""Outbound sockets, name resolution, and the links between processes."""

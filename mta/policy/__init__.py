@@ -1,0 +1,1 @@
+"""Decisions on what to accept and where it goes."""

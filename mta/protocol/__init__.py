@@ -1,0 +1,1 @@
+"""SMTP as pure state: no sockets, no clock, no policy."""

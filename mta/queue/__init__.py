@@ -1,0 +1,1 @@
+"""The queue manager role: index, routing, schedule, retries, bounces."""

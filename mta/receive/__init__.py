@@ -1,0 +1,1 @@
+"""The receiver role: SMTP in, spool write, reply."""

@@ -1,0 +1,1 @@
+"""The local message store: segment logs with group commit."""

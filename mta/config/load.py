@@ -1,0 +1,284 @@
+"""Reads the configuration file into `Settings`, or says everything that is wrong with it.
+
+The dataclasses of `mta.config.settings` declare every key once; this module walks them and knows types, not keys.
+All problems of a file are told together, each with file, line, key and, where one is near, the right word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from mta.config import values
+from mta.config.lines import Lines
+from mta.config.lines import Path as KeyPath
+from mta.config.settings import Address, Domain, Listener, Network, NextHop, Octets, Route, Seconds, Settings, Tls
+
+T = TypeVar("T")
+_MOST_BY_DEFAULT = 32  # receivers, and couriers; more do not help one disk
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: in which file, on which line, with which key."""
+
+    file: Path
+    line: int
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else f"{self.file}"
+        return f"{where}: {self.key}: {self.text}" if self.key else f"{where}: {self.text}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used; `problems` says why, a line each."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def load(path: Path) -> Settings:
+    """The settings of a file. Raises ConfigError."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError([Problem(path, 0, "", f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(path, 0, "", f"is not UTF-8: {error.reason} at octet {error.start}")]) from error
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: numbers and nesting beyond all measure
+        raise ConfigError([_syntax(path, text, error)]) from error
+    loader = _Loader(path, Lines(text))
+    settings = loader.section(Settings, table, ())
+    if settings is None or loader.problems:
+        raise ConfigError(sorted(loader.problems, key=lambda p: p.line))
+    return settings
+
+
+def processes(settings: Settings) -> tuple[int, int]:
+    """How many receivers and couriers; 0 in the file means half the cores, at least one."""
+    half = min(_MOST_BY_DEFAULT, max(1, (os.cpu_count() or 2) // 2))
+    return settings.server.receivers or half, settings.server.couriers or half
+
+
+def _syntax(path: Path, text: str, error: Exception) -> Problem:
+    """A TOML error; its line is in the message, or it is the end of the file."""
+    if not isinstance(error, tomllib.TOMLDecodeError):
+        return Problem(path, 0, "", f"not TOML: {error}")
+    match = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+    line = int(match[1]) if match else text.count("\n") + 1
+    return Problem(path, line, "", f"not TOML: {re.sub(r' *[(]at .*[)]', '', str(error))}")
+
+
+class _Loader:
+    """One pass over one file."""
+
+    def __init__(self, path: Path, lines: Lines) -> None:
+        self._path = path
+        self._base = path.parent.absolute()
+        self._lines = lines
+        self.problems: list[Problem] = []
+
+    def say(self, key: KeyPath, text: str) -> None:
+        self.problems.append(Problem(self._path, self._lines.of(key), _key_text(key), text))
+
+    def _say_once(self, key: KeyPath, text: str) -> None:
+        if not any(p.key == _key_text(key) and p.text == text for p in self.problems):
+            self.say(key, text)
+
+    def section(self, kind: type[T], table: object, key: KeyPath) -> T | None:
+        """A table as an object of its dataclass; None when something in it is wrong."""
+        if not isinstance(table, dict):
+            self.say(key, f"must be a table: {_table_text(key)}")
+            return None
+        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(kind)
+        before = len(self.problems)
+        for name in table:
+            if name not in fields:
+                self._unknown((*key, name), list(fields))
+        given = {
+            name: self._value(hints[name], fields[name].metadata, table[name], (*key, name))
+            for name in fields
+            if name in table
+        }
+        for name, field in fields.items():
+            if name in table:
+                continue
+            if _is_required(field):
+                self.say((*key, name), f"is missing; {_missing_hint(key, name)}")
+            elif isinstance(field.default, Path):
+                given[name] = self._base / field.default  # so that no path depends on where a command is started
+        if kind is Settings:
+            self._check(given)
+        return kind(**given) if len(self.problems) == before else None
+
+    def _value(self, hint: Any, metadata: Any, value: object, key: KeyPath) -> Any:
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is types.UnionType and type(None) in arguments:
+            hint = next(a for a in arguments if a is not type(None))
+        if dataclasses.is_dataclass(hint) and hint not in (Address, NextHop):
+            return self.section(hint, value, key)  # type: ignore[arg-type]
+        if origin is tuple:
+            return self._tuple(arguments[0], metadata, value, key)
+        try:
+            parsed = self._scalar(hint, value, key)
+            _check_range(parsed, metadata)
+        except ValueError as error:
+            self.say(key, str(error))
+            return None
+        return parsed
+
+    def _tuple(self, hint: Any, metadata: Any, value: object, key: KeyPath) -> tuple[Any, ...] | None:
+        if isinstance(value, dict) and dataclasses.is_dataclass(hint) and hint is not Address:
+            self.say(key, f"is a list of tables: write [[{_key_text(key)}]]")
+            return None
+        items = value if isinstance(value, list) else [value]
+        return tuple(self._value(hint, metadata, item, (*key, n)) for n, item in enumerate(items))
+
+    def _scalar(self, hint: Any, value: object, key: KeyPath) -> object:
+        if typing.get_origin(hint) is Literal:
+            if value == "proxy":
+                raise ValueError("the role proxy is not available in this version")
+            return values.choice(value, typing.get_args(hint))
+        if hint is NextHop:
+            return values.next_hop(value, self._base)
+        if hint is Path:
+            return values.path(value, self._base)
+        if key[0] == "domain" and key[-1] == "name":
+            return values.domain(value)
+        if key[0] == "route" and key[-1] == "domain":
+            return values.pattern(value)
+        if key == ("server", "hostname"):
+            return values.domain(value)
+        return _PARSERS[hint](value)
+
+    def _unknown(self, key: KeyPath, names: list[str]) -> None:
+        near = difflib.get_close_matches(str(key[-1]), names, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else f"; known are {', '.join(names)}"
+        self.say(key, f"unknown key{hint}")
+
+    # ---- what one key alone does not show
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """`given` are the sections as far as they are right; a wrong one is None."""
+        listeners = given.get("listener")
+        if listeners == ():
+            self.say(("listener",), "there is none: this server would accept nothing; add a [[listener]]")
+        self._check_listeners(listeners or (), given.get("tls", Tls()))
+        self._check_domains(given.get("domain") or ())
+        self._check_routes(given.get("route") or ())
+
+    def _check_listeners(self, listeners: Sequence[Listener | None], tls: Tls | None) -> None:
+        seen: set[Address] = set()
+        for n, listener in enumerate(listeners):
+            if listener is None:
+                continue
+            if not listener.address:
+                self.say(("listener", n, "address"), "names no address")
+            for address in listener.address:
+                if address in seen:
+                    self.say(("listener", n, "address"), f"{address} is there twice")
+                seen.add(address)
+            if listener.tls != "off" and tls is not None:
+                self._check_certificate(tls, n)
+
+    def _check_certificate(self, tls: Tls, listener: int) -> None:
+        for name in ("certificate", "key"):
+            file: Path | None = getattr(tls, name)
+            if file is None:
+                self.say(("listener", listener, "tls"), f"needs [tls] {name}")
+            elif not file.is_file() or not os.access(file, os.R_OK):
+                self._say_once(("tls", name), f"{file} cannot be read")
+
+    def _check_domains(self, domains: Sequence[Domain | None]) -> None:
+        seen: set[str] = set()
+        for n, domain in enumerate(domains):
+            if domain is None:
+                continue
+            if domain.name in seen:
+                self.say(("domain", n, "name"), f"{domain.name} is there twice")
+            seen.add(domain.name)
+            if domain.deliver.kind in ("mx", "hold"):
+                self.say(("domain", n, "deliver"), f"{domain.deliver.text} delivers nothing; see [[route]]")
+
+    def _check_routes(self, routes: Sequence[Route | None]) -> None:
+        for n, route in enumerate(routes):
+            if route is not None and route.next_hop.kind == "maildir":
+                self.say(("route", n, "next_hop"), "maildir: is for own domains; declare a [[domain]]")
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} must be a string in quotes")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{value!r} must be a whole number")
+    values.finite(value)
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{value!r} must be a number")
+    return values.finite(value)
+
+
+_PARSERS: dict[object, Callable[[object], object]] = {
+    Seconds: values.seconds,
+    Octets: values.octets,
+    Address: values.address,
+    Network: values.network,
+    str: _string,
+    int: _whole,
+    float: _number,
+}
+
+
+def _check_range(value: object, metadata: Any) -> None:
+    low, high = metadata.get("low"), metadata.get("high")
+    if not isinstance(value, int | float):
+        return
+    if low is not None and value < low:
+        raise ValueError(f"{_short(value)} is too small; at least {_short(low)}")
+    if high is not None and value > high:
+        raise ValueError(f"{_short(value)} is too large; at most {_short(high)}")
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _missing_hint(key: KeyPath, name: str) -> str:
+    if key:
+        return f"add it to {_table_text(key)}"
+    return "add a [[listener]]" if name == "listener" else f"add a table [{name}]"
+
+
+def _key_text(key: KeyPath) -> str:
+    """("listener", 0, "address") as people say it: listener.address."""
+    return ".".join(str(part) for part in key if isinstance(part, str))
+
+
+def _table_text(key: KeyPath) -> str:
+    """The header of a table: [server], or [[listener]] for one of a list."""
+    return f"[[{_key_text(key)}]]" if isinstance(key[-1], int) else f"[{_key_text(key)}]"

@@ -1,0 +1,82 @@
+"""The reference of all settings, from their declarations: `python -m mta.config.reference > docs/configuration.md`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from mta.config.settings import Address, Network, NextHop, Octets, Seconds, Settings
+
+_HEAD = """\
+# Configuration
+
+One TOML file. Unknown keys, wrong types and wrong values are errors that name the file, the line and the key
+(`mta check -c FILE`). Durations are written "250ms", "30s", "5m", "1h30m", "5d" or as a number of seconds; sizes
+"256K", "64M" or a number of octets. Relative paths begin at the folder of the file.
+
+This page is generated from the declarations: `python -m mta.config.reference > docs/configuration.md`.
+"""
+_TYPES: dict[object, str] = {
+    Seconds: "duration",
+    Octets: "size",
+    Address: "address",
+    NextHop: "next hop",
+    Network: "network",
+    Path: "path",
+    str: "string",
+    int: "number",
+    float: "number",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    hints = typing.get_type_hints(Settings)
+    return _HEAD + "".join(_section(name, hint) for name, hint in hints.items())
+
+
+def _section(name: str, hint: Any) -> str:
+    several = typing.get_origin(hint) is tuple
+    kind = typing.get_args(hint)[0] if several else hint
+    _, _, sentence = (kind.__doc__ or "").partition(": ")
+    title = f"[[{name}]]" if several else f"[{name}]"
+    lines = [
+        f"\n## {title}\n",
+        sentence[:1].upper() + sentence[1:],
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    hints = typing.get_type_hints(kind)
+    lines += [_row(field, hints[field.name]) for field in dataclasses.fields(kind)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(field: dataclasses.Field[Any], hint: Any) -> str:
+    default = "required" if field.default is dataclasses.MISSING else _default(field.default)
+    meaning = field.metadata["help"].replace("|", "\\|")
+    return f"| `{field.name}` | {_type(hint)} | {default} | {meaning} |"
+
+
+def _type(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " or ".join(f'"{a}"' for a in arguments)
+    if origin is tuple:
+        return f"{_type(arguments[0])} or list"
+    if origin is types.UnionType and type(None) in arguments:
+        return _type(arguments[0])
+    return _TYPES[hint]
+
+
+def _default(value: object) -> str:
+    if value in ((), None, ""):
+        return "none"
+    return f'"{value}"' if isinstance(value, str | Path) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

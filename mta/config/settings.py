@@ -1,0 +1,186 @@
+"""Every setting, declared once: type, default, unit and one sentence.
+
+The loader (`mta.config.load`) reads the TOML file into these classes and knows nothing else about them: the type
+says how a value is checked, `metadata["help"]` is what the reference and the error messages say.
+Code receives its own section, never the tree.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NewType
+
+Seconds = NewType("Seconds", float)  # "5m", "1h30m", or a number of seconds
+Octets = NewType("Octets", int)  # "64M", "256K", or a number of octets
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address to listen on or to ask: an IP address and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class NextHop:
+    """Where mail is handed over. `text` is what the operator wrote.
+
+    smtp:HOST[:PORT]  lmtp:HOST:PORT  lmtp:unix:PATH  maildir:TEMPLATE  mx  hold:  discard:
+    """
+
+    kind: Literal["smtp", "lmtp", "maildir", "mx", "hold", "discard"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    text: str = ""
+
+
+def key(help: str, default: Any = ..., **more: Any) -> Any:
+    """Declare a setting; without a default it must be given."""
+    if default is ...:
+        return field(metadata={"help": help, **more})
+    if isinstance(default, list | dict):
+        return field(default_factory=default.copy, metadata={"help": help, **more})
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """[server]: the machine and its processes."""
+
+    hostname: str = key("The name this server greets with and signs trace headers with; must resolve to it.")
+    state_dir: Path = key("Spool and everything else that must outlive a restart.", Path("var"))
+    runtime_dir: Path = key("The control socket; may be empty at boot.", Path("run"))
+    receivers: int = key("Processes that accept mail; 0 means half the cores.", 0, low=0, high=64)
+    couriers: int = key("Processes that deliver mail; 0 means half the cores.", 0, low=0, high=62)
+    user: str = key("The user to become after the ports are open; empty: stay as started.", "")
+    drain: Seconds = key("How long a stop waits for work in hand.", Seconds(10.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """[[listener]]: addresses that accept SMTP."""
+
+    address: tuple[Address, ...] = key('One address or a list: "0.0.0.0:25", "[::]:25".')
+    role: Literal["mx", "submission"] = key("mx: mail from other servers; submission: mail from own users.", "mx")
+    tls: Literal["off", "starttls", "implicit"] = key("How TLS begins, if at all.", "off")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """[tls]: the certificate of listeners."""
+
+    certificate: Path | None = key("PEM file with the certificate chain.", None)
+    key: Path | None = key("PEM file with the private key.", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relay:
+    """[relay]: who may send to any domain."""
+
+    networks: tuple[Network, ...] = key("Networks that may relay without authentication.", ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """[[domain]]: a domain this server is the final destination of."""
+
+    name: str = key("The domain; exactly this one, no wildcard.")
+    deliver: NextHop = key("Where its mail goes: maildir:TEMPLATE, lmtp:HOST:PORT, smtp:HOST:PORT, discard:, ...")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """[[route]]: where mail for other domains goes; the first match wins, without one MX records decide."""
+
+    domain: str = key('A domain, "*.example.net" for all below it, or "*" for every domain.')
+    next_hop: NextHop = key("smtp:HOST[:PORT], lmtp:HOST:PORT, mx, hold:, discard:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """[retry]: when deferred mail is tried again."""
+
+    first: Seconds = key("Wait after the first failed attempt.", Seconds(300.0), low=0.01)
+    factor: float = key("Each further wait is so many times longer.", 2.0, low=1.0, high=10.0)
+    cap: Seconds = key("The longest wait.", Seconds(4 * 3600.0), low=0.01)
+    jitter: float = key("Each wait is varied by up to this share of it, both ways.", 0.1, low=0.0, high=0.9)
+    expiry: Seconds = key("Mail older than this goes back to its sender.", Seconds(5 * 86400.0), low=0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dns:
+    """[dns]: who answers look-ups."""
+
+    nameservers: tuple[Address, ...] = key("Resolvers to ask; empty: those of /etc/resolv.conf.", ())
+    timeout: Seconds = key("How long one look-up may take, all servers and tries together.", Seconds(10.0), low=0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """[limits]: what one SMTP session may ask of a receiver."""
+
+    message_size: Octets = key("The largest message.", Octets(50 << 20), low=1024)
+    recipients: int = key("Recipients in one message (RFC 5321 4.5.3.1.8 asks for at least 100).", 1000, low=1)
+    errors: int = key("Refused commands before the session is closed.", 20, low=1)
+    greeting_timeout: Seconds = key("Wait for the first command.", Seconds(300.0), low=0.1)
+    command_timeout: Seconds = key("Wait for the next command.", Seconds(300.0), low=0.1)
+    data_timeout: Seconds = key("Wait for the next part of a text.", Seconds(180.0), low=0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """[delivery]: how mail is sent on."""
+
+    connections: int = key("Connections to one site at once.", 20, low=1)
+    idle_timeout: Seconds = key("An unused connection is closed after this.", Seconds(5.0), low=0.0)
+    connect_timeout: Seconds = key("Wait for a connection and its greeting.", Seconds(30.0), low=0.1)
+    command_timeout: Seconds = key("Wait for a reply (RFC 5321 4.5.3.2).", Seconds(300.0), low=0.1)
+    data_timeout: Seconds = key("Wait for the reply to the final dot.", Seconds(600.0), low=0.1)
+    port: int = key("The port of hosts found by MX.", 25, low=1, high=65535)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spool:
+    """[spool]: the message store."""
+
+    segment_size: Octets = key(
+        "Size of one log file; they are made whole and used again.",
+        Octets(32 << 20),
+        low=1 << 20,
+        high=128 << 20,
+    )
+    large_body: Octets = key("Texts above this get a file of their own.", Octets(256 << 10), low=4096, high=512 << 10)
+    min_free: Octets = key("Below so much free disk new mail is answered 452.", Octets(64 << 20), low=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """[log]: the mail log, one line a step of a message."""
+
+    path: Path | None = key("A file to append to; unset: standard error.", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole file."""
+
+    server: Server
+    listener: tuple[Listener, ...]
+    tls: Tls = Tls()
+    relay: Relay = Relay()
+    domain: tuple[Domain, ...] = ()
+    route: tuple[Route, ...] = ()
+    retry: Retry = Retry()
+    dns: Dns = Dns()
+    limits: Limits = Limits()
+    delivery: Delivery = Delivery()
+    spool: Spool = Spool()
+    log: Log = Log()

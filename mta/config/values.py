@@ -1,0 +1,175 @@
+"""Values of settings as people write them: durations, sizes, addresses, next hops.
+
+Each parser takes what TOML gave and returns the typed value, or raises ValueError with the problem in words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mta.config.settings import Address, Network, NextHop, Octets, Seconds
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_KINDS = ("smtp", "lmtp", "maildir", "mx", "hold", "discard")
+
+
+def seconds(value: object) -> Seconds:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if value < 0:
+            raise ValueError(f"{value!r} is negative; a duration is not")
+        return Seconds(finite(value))
+    if isinstance(value, str):
+        parts = _DURATION.findall(value)
+        if parts and _DURATION.sub("", value).strip() == "":
+            return Seconds(finite(sum(float(number) * _UNITS[unit] for number, unit in parts)))
+    raise ValueError(f'{value!r} is no duration; write "250ms", "30s", "5m", "1h30m", "5d" or a number of seconds')
+
+
+def finite(value: float) -> float:
+    """TOML knows inf and nan, and whole numbers of any length."""
+    if not -(2.0**53) < value < 2.0**53 or math.isnan(value):  # beyond, floats lose whole numbers
+        raise ValueError("must be a number of reasonable size")
+    return float(value)
+
+
+def octets(value: object) -> Octets:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise ValueError(f"{value!r} is negative; a size is not")
+        return Octets(int(finite(value)))
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        return Octets(int(finite(float(match[1]) * (1 << _SIZES[match[2].upper()]))))
+    raise ValueError(f'{value!r} is no size; write "64M", "256K" or a number of octets')
+
+
+def address(value: object) -> Address:
+    """ "127.0.0.1:25" or "[::1]:25"."""
+    text = _text(value)
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or (":" in bare) != (bare != host):
+        raise ValueError(f'{text!r} is no address with a port; write "127.0.0.1:25" or "[::1]:25"')
+    try:
+        return Address(str(ipaddress.ip_address(bare)), _port(port))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def network(value: object) -> Network:
+    text = _text(value)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f'{error}; write "192.0.2.0/24", "2001:db8::/32" or one address') from None
+
+
+def path(value: object, base: Path) -> Path:
+    """A path; relative ones begin at the folder of the configuration file."""
+    text = _text(value)
+    if not text:
+        raise ValueError("is an empty path")
+    return base / text
+
+
+def domain(value: object) -> str:
+    """A domain name, in lower case."""
+    text = _text(value).lower()
+    if not text or len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split(".")):
+        hint = "" if text.isascii() else "; write its ASCII form, which begins with xn--"
+        raise ValueError(f"{text!r} is no domain name{hint}")
+    return text
+
+
+def pattern(value: object) -> str:
+    """ "*", "*.domain" or a domain name."""
+    text = _text(value)
+    if text == "*":
+        return text
+    if text.startswith("*."):
+        return "*." + domain(text[2:])
+    return domain(text)
+
+
+def choice(value: object, allowed: Sequence[str]) -> str:
+    if value in allowed:
+        return str(value)
+    near = difflib.get_close_matches(str(value), allowed, 1)
+    hint = f'; did you mean "{near[0]}"?' if near else ""
+    raise ValueError(f"{value!r} is not one of {', '.join(allowed)}{hint}")
+
+
+def next_hop(value: object, base: Path) -> NextHop:
+    """See settings.NextHop for the forms."""
+    text = _text(value)
+    kind, colon, rest = text.partition(":")
+    if kind == "pipe":
+        raise ValueError("pipe: is not available in this version")
+    if kind not in _KINDS or (not colon and kind != "mx") or (kind in ("hold", "discard", "mx") and rest):
+        raise ValueError(
+            f"{text!r} is no next hop; write smtp:HOST[:PORT], lmtp:HOST:PORT, lmtp:unix:PATH, maildir:TEMPLATE,"
+            " mx, hold: or discard:"
+        )
+    if kind == "maildir":
+        return NextHop(kind="maildir", path=_template(rest, base), text=text)
+    if kind == "smtp":
+        host, port = _host(rest, 25)
+        return NextHop(kind="smtp", host=host, port=port, text=text)
+    if kind == "lmtp":
+        return _lmtp(rest, base, text)
+    return NextHop(kind="mx" if kind == "mx" else "hold" if kind == "hold" else "discard", text=text)
+
+
+def _lmtp(rest: str, base: Path, text: str) -> NextHop:
+    if rest.startswith("unix:"):
+        return NextHop(kind="lmtp", path=str(path(rest.removeprefix("unix:"), base)), text=text)
+    host, port = _host(rest, 0)
+    if not port:
+        raise ValueError(f"{text!r}: lmtp needs a port, as in lmtp:127.0.0.1:24")
+    return NextHop(kind="lmtp", host=host, port=port, text=text)
+
+
+def _template(template: str, base: Path) -> str:
+    names = re.findall(r"\{([^{}]*)\}", template)
+    if "local" not in names or set(names) - {"local", "domain"} or re.search(r"[{}]", re.sub(r"\{\w+\}", "", template)):
+        raise ValueError(f"{template!r} must contain {{local}}, may contain {{domain}}, and nothing else in braces")
+    return str(base / template)
+
+
+def _host(text: str, port: int) -> tuple[str, int]:
+    """HOST, HOST:PORT, [IPv6] or [IPv6]:PORT."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is no host; write [::1] or [::1]:25")
+        return str(ipaddress.IPv6Address(host)), _port(rest[1:]) if rest else port
+    host, colon, number = text.partition(":")
+    if ":" in number:
+        raise ValueError(f"{text!r}: an IPv6 address goes in brackets")
+    try:
+        host = str(ipaddress.ip_address(host))
+    except ValueError:
+        host = domain(host)
+    return host, _port(number) if colon else port
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError(f"{text!r} is no port; ports are 1 to 65535")
+    return int(text)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} must be a string in quotes")
+    if not value.isprintable():
+        raise ValueError(f"{value!r} has a control character in it")
+    return value

@@ -1,0 +1,45 @@
+"""The mail log: whole lines, nothing from outside can forge one."""
+
+import re
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta.observe.maillog import MailLog, printable
+
+
+@given(st.one_of(st.text(), st.binary()))
+def test_text_from_outside_stays_on_its_line(text: str | bytes) -> None:
+    shown = printable(text)
+    assert len(shown.splitlines()) <= 1
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", shown)
+
+
+def test_plain_text_is_left_alone() -> None:
+    assert printable("user@example.org") == "user@example.org"
+    assert printable("Zoë".encode()) == "Zoë"
+    assert printable(b"\xff") == "\\x5cxff"
+
+
+def test_lines_gather_until_the_turn_of_the_loop_ends(tmp_path: Path) -> None:
+    asked = []
+    log = MailLog(tmp_path / "mail.log", asked.append)
+    log("ID1", "received", "from=<a>")
+    log("ID2", "received", "from=<b>")
+    assert len(asked) == 1
+    assert (tmp_path / "mail.log").read_text() == ""
+    asked[0]()
+    lines = (tmp_path / "mail.log").read_text().splitlines()
+    assert [line.split(" ", 1)[1] for line in lines] == ["ID1 received from=<a>", "ID2 received from=<b>"]
+    assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", line) for line in lines)
+
+
+def test_reopening_follows_a_rotated_file(tmp_path: Path) -> None:
+    log = MailLog(tmp_path / "mail.log")
+    log("ID1", "received", "")
+    (tmp_path / "mail.log").rename(tmp_path / "mail.log.1")
+    log.reopen()
+    log("ID2", "received", "")
+    assert "ID1" in (tmp_path / "mail.log.1").read_text()
+    assert "ID2" in (tmp_path / "mail.log").read_text()

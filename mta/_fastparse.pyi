@@ -1,0 +1,159 @@
+"""The two SMTP sessions, sans-IO: octets in, flags and reply octets out. No socket, clock or policy inside.
+
+`mta.protocol.server` and `mta.protocol.client` are the readable references with the same names and behaviour.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from typing_extensions import Buffer
+
+SOURCE_HASH: Final[str]  # sha256 of the .pyx this was built from, in hex; "" when the build did not say
+
+# What `receive` and `resume` return, or-ed together. The caller handles them in this order.
+OUTPUT: Final[int]  # take_output() has octets to send
+DISCARD: Final[int]  # a text was refused: forget what take_body() gave of it; BODY and MESSAGE mean a later text
+BODY: Final[int]  # take_body() has more than `chunk` octets of a text still arriving
+MESSAGE: Final[int]  # a whole message is here; the session is parked until resume()
+STARTTLS: Final[int]  # begin the handshake after sending the output, then call secured(); input is dropped
+CLOSE: Final[int]  # close after sending the output
+
+class ServerConfig:
+    """What all sessions of a listener share. Sizes in octets.
+
+    `refuse_mail` is a whole reply line (b"452 4.3.1 ...\r\n") that MAIL gets while the store is full; b"" else.
+    """
+
+    refuse_mail: bytes
+    def __init__(
+        self,
+        *,
+        hostname: bytes,
+        message_size: int,
+        recipients: int,
+        errors: int = 20,
+        line: int = 2048,  # longest command line; RFC 5321 §4.5.3.1.4 asks for 512
+        chunk: int = 262144,  # BODY is raised when so much of a text waits in memory
+        starttls: bool = False,
+    ) -> None: ...
+
+class ServerSession:
+    """One connection from a client.
+
+    `judge` is called with each syntactically good forward-path (mailbox octets, source route removed) and returns
+    b"" to accept it or a whole reply to refuse it (b"550 5.7.1 ...\r\n"). The special path <Postmaster> is given
+    as b"postmaster".
+    Parked after MESSAGE: input that came behind the text is kept (at most one read's worth: the caller pauses
+    reading while parked) and parsed by resume(). More than 1 MiB of it is dropped, and the session ends with 421
+    behind the reply to the message.
+    `judge` must not call the session. After an exception out of it the session can only be closed.
+    """
+
+    def __init__(self, config: ServerConfig, judge: Callable[[bytes], bytes]) -> None: ...
+    def greet(self) -> int: ...
+    def receive(self, buffer: Buffer, size: int) -> int:
+        """Parse buffer[:size]; the buffer may be reused as soon as this returns."""
+    def resume(self, reply: bytes) -> int:
+        """Answer the parked message with a whole reply, end the transaction, go on with kept input."""
+    def close(self, reply: bytes) -> int:
+        """End the session from outside (time-out, shutdown): the reply goes out last.
+
+        While parked nothing is raised yet: the reply and CLOSE follow the reply to the message in resume().
+        """
+    def secured(self) -> None:
+        """The handshake is done: forget HELO and transaction (RFC 3207 §4.2)."""
+    def take_output(self) -> bytes: ...
+    def take_body(self) -> bytes:
+        """Octets of the text so far, dot-unstuffed, CRLF line ends; each is given once."""
+    @property
+    def sender(self) -> bytes: ...
+    @property
+    def recipients(self) -> list[bytes]:
+        """Those accepted so far. The list is given up, not emptied, when the transaction ends."""
+    @property
+    def helo(self) -> bytes: ...
+    @property
+    def esmtp(self) -> bool: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def eight_bit(self) -> bool: ...
+    @property
+    def body_size(self) -> int:
+        """Octets of the text so far, those already taken included."""
+    @property
+    def parked(self) -> bool: ...
+    @property
+    def in_data(self) -> bool:
+        """A text is arriving: the data time-out counts."""
+    @property
+    def in_transaction(self) -> bool: ...
+    @property
+    def spoke(self) -> bool:
+        """The client has sent a whole command: the greeting time-out no longer counts."""
+    @property
+    def errors(self) -> int:
+        """Refusals (5xx) so far, those of `judge` and of texts included."""
+
+# Flags of ClientSession.receive, besides OUTPUT and CLOSE.
+READY: Final[int]  # greeting and EHLO are done; sent once
+NEXT: Final[int]  # there is room for another offer()
+SEND: Final[int]  # the peer waits for the text of the current transaction: call send_body()
+DONE: Final[int]  # take_results() has something
+
+class TransactionResult:
+    """What came of one offered transaction. Replies are (code, text of all lines joined by "\n")."""
+
+    token: object
+    mail: tuple[int, str] | None  # None: no reply came
+    recipients: list[tuple[int, str] | None]  # reply to each RCPT
+    data: tuple[int, str] | None  # reply to DATA
+    finals: list[tuple[int, str] | None]
+    # SMTP: one reply to the final dot; LMTP: one for each recipient that was accepted, in order (RFC 2033 §4.2)
+    dotted: bool  # the final dot was sent: without a reply to it the attempt is ambiguous
+
+class ClientSession:
+    """One connection to a server. `lmtp` says LHLO and reads a reply for each recipient after the text.
+
+    At most two transactions are in hand: the current one, and the next, whose envelope rides in the same write as
+    the final dot of the current one when the peer offers PIPELINING.
+    """
+
+    def __init__(self, helo: bytes, *, lmtp: bool = False) -> None: ...
+    def receive(self, buffer: Buffer, size: int) -> int: ...
+    def offer(self, token: object, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> int:
+        """Give the next transaction; allowed after READY or NEXT. Returns flags. SIZE and BODY are sent where the
+        peer offers them."""
+    def send_body(self, chunk: Buffer, last: bool) -> int:
+        """Text of the current transaction: dot-stuffed into the output; with `last` the final dot (and, if it is
+        known already, the next envelope) follows. Returns flags. A missing CRLF at the end is added."""
+    def quit(self) -> int:
+        """Say QUIT; only when nothing is in hand."""
+    def lost(self) -> int:
+        """The connection ended: whatever is in hand becomes results with the replies known so far."""
+    def take_output(self) -> bytes: ...
+    def take_results(self) -> list[TransactionResult]: ...
+    @property
+    def greeting(self) -> tuple[int, str] | None: ...
+    @property
+    def extensions(self) -> dict[str, str]:
+        """EHLO keywords in upper case, with their parameters."""
+    @property
+    def failure(self) -> tuple[int, str] | None:
+        """Why the session cannot be used, when CLOSE was raised before or between transactions: the reply, or
+        (0, text) for a broken protocol."""
+    @property
+    def in_hand(self) -> int:
+        """Transactions offered and not yet in results: 0, 1 or 2."""
+    @property
+    def awaits_final(self) -> bool:
+        """The final dot is sent, its reply is not here: the data time-out counts."""
+
+def stuff(text: Buffer) -> bytes:
+    """Dot-stuff a text (RFC 5321 §4.5.2)."""
+
+def parse_path(argument: bytes) -> tuple[bytes, int] | None:
+    """The mailbox of a path "<...>" at the start of the argument and the offset behind it; None when malformed.
+
+    b"" for the null path, b"postmaster" for <Postmaster> in any case.
+    """

@@ -1,0 +1,1786 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, auto_pickle=False
+"""The two SMTP sessions' loops over octets, sans-IO: input in, flags and reply octets out.
+
+Purpose: parse what a peer sends at a few nanoseconds an octet, and keep an idle session at a few hundred octets.
+Owns: the state of one connection, and the octets that wait in it. No socket, clock, file or policy.
+
+Invariants
+- What a session answers depends on the octets alone, never on how they were cut into packets.
+- Only CRLF ends a command line; only CRLF.CRLF, or .CRLF right behind the line of DATA, ends a text
+  (RFC 5321 §2.3.8, §4.1.1.4). Anything that another server might take for a line end gets the text refused.
+- Memory in a session is bounded: a command line by `config.line`, a text by `config.chunk` and one read (when the
+  caller takes what BODY offers), input behind a parked message by `KEPT_LIMIT`.
+- Bounds checks are off: every loop below runs over [0, n) of a length that its caller got from the buffer
+  protocol or from the allocation itself; the look-ahead of `mta_clean` stays inside n.
+
+Failure: bad input becomes a reply, never an exception. MemoryError, an exception out of `judge` and calls out of
+order (resume() without a message, any call from inside `judge`) are raised; the session can then only be closed.
+
+RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
+RFC 3207 (STARTTLS), RFC 6152 (8BITMIME).
+
+`mta.protocol.server`, `mta.protocol.paths` and `mta.protocol.text` say the same in plain Python; the same tests
+run against both.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memcpy, memmove
+
+ctypedef unsigned char octet
+
+cdef extern from "Python.h":
+    # Owned by hand: the text of a message grows in place and is handed out without a copy.
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    int resize_bytes "_PyBytes_Resize"(PyObject **, Py_ssize_t) except -1
+    char *bytes_start "PyBytes_AS_STRING"(PyObject *)
+    Py_ssize_t bytes_room "PyBytes_GET_SIZE"(PyObject *)
+    void drop "Py_XDECREF"(PyObject *)
+
+cdef extern from *:
+    """
+    #ifndef MTA_SOURCE_HASH
+    #define MTA_SOURCE_HASH ""
+    #endif
+
+    /* The loops below hold no branch, so that the compiler makes vector code of them: 16 octets a step.
+       Each reads p[0..n], one octet more than it judges. */
+
+    /* Is anything in p[0..n) but plain text and whole CRLFs that no dot follows? A CR must stand before each
+       LF and nowhere else: one exclusive-or finds a bare CR and a bare LF alike. */
+    static inline __attribute__((always_inline)) int
+    mta_suspect(const unsigned char *p, const size_t n)
+    {
+        unsigned char found = 0;
+        for (size_t i = 0; i < n; i++) {
+            unsigned char a = p[i], b = p[i + 1];
+            found |= (unsigned char)((a == '\\r') ^ (b == '\\n'));
+            found |= (unsigned char)(a == 0);
+            found |= (unsigned char)((a == '\\n') & (b == '.'));
+        }
+        return found;
+    }
+
+    /* How much of p[0..n) is plain beyond doubt; p[0] is known not to be a bare LF. Ends on no CR. */
+    static inline size_t
+    mta_clean(const unsigned char *p, size_t n)
+    {
+        size_t k = 0;
+        while (k + 512 < n && !mta_suspect(p + k, 512)) k += 512;
+        while (k + 64 < n && !mta_suspect(p + k, 64)) k += 64;
+        while (k + 16 < n && !mta_suspect(p + k, 16)) k += 16;
+        if (k && p[k - 1] == '\\r') k++;        /* its LF is at p[k]: mta_suspect has looked */
+        return k;
+    }
+
+    /* Does a command line hold what no command may? (RFC 5321 §2.3.8, §4.1.2) */
+    static inline int
+    mta_unfit(const unsigned char *p, size_t n)
+    {
+        unsigned char found = 0;
+        for (size_t i = 0; i < n; i++)
+            found |= (unsigned char)((p[i] == '\\r') | (p[i] == '\\n') | (p[i] == 0));
+        return found;
+    }
+    """
+    const char *MTA_SOURCE_HASH
+    size_t mta_clean(const octet *p, size_t n) noexcept nogil
+    int mta_unfit(const octet *p, size_t n) noexcept nogil
+
+SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
+
+# Flags of receive, resume and close, in the order in which the caller handles them.
+OUTPUT = 1
+DISCARD = 2
+BODY = 4
+MESSAGE = 8
+STARTTLS = 16
+CLOSE = 32
+
+cdef enum:
+    F_OUTPUT = 1
+    F_DISCARD = 2
+    F_BODY = 4
+    F_MESSAGE = 8
+    F_STARTTLS = 16
+    F_CLOSE = 32
+
+cdef enum:
+    HT = 9
+    LF = 10
+    CR = 13
+    SP = 32
+    DOT = 46
+
+
+# ---- octets that wait ------------------------------------------------------------------------------------------
+
+cdef struct Octets:
+    octet *data
+    Py_ssize_t size
+    Py_ssize_t room
+
+
+cdef int octets_add(Octets *to, const octet *p, Py_ssize_t n) except -1:
+    """Append; the buffer at least doubles when it is too small."""
+    cdef Py_ssize_t room
+    cdef void *data
+    if n <= 0:
+        return 0
+    if to.size + n > to.room:
+        room = max(to.size + n, 2 * to.room, 64)
+        data = realloc(to.data, room)
+        if data == NULL:
+            raise MemoryError
+        to.data = <octet *>data
+        to.room = room
+    memcpy(to.data + to.size, p, n)
+    to.size += n
+    return 0
+
+
+cdef int octets_add_bytes(Octets *to, bytes more) except -1:
+    return octets_add(to, <const octet *>PyBytes_AS_STRING(more), PyBytes_GET_SIZE(more))
+
+
+cdef bytes octets_take(Octets *of):
+    """All of them, leaving none."""
+    cdef bytes taken = PyBytes_FromStringAndSize(<const char *>of.data, of.size)
+    octets_free(of)
+    return taken
+
+
+cdef void octets_free(Octets *of) noexcept:
+    free(of.data)
+    of.data = NULL
+    of.size = 0
+    of.room = 0
+
+
+# ---- scanning --------------------------------------------------------------------------------------------------
+
+cdef enum:
+    ATEXT = 1  # RFC 5322 §3.2.3
+    LABEL = 2  # what a label of a domain may hold; the underscore is no letter of a host name, but is met in mail
+    DIGIT = 4
+    HEX = 8
+    HELLO = 16  # what the argument of HELO and EHLO may hold
+
+cdef octet KIND[256]
+
+
+cdef int fill_kinds() except -1:
+    cdef int c
+    for c in range(256):
+        KIND[c] = HELLO if 33 <= c <= 126 and c not in b"<>" else 0
+    for c in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-":
+        KIND[c] |= ATEXT | LABEL
+    for c in b"!#$%&'*+/=?^`{|}~":
+        KIND[c] |= ATEXT
+    for c in b"0123456789":
+        KIND[c] |= DIGIT
+    for c in b"0123456789abcdefABCDEF":
+        KIND[c] |= HEX
+    return 0
+
+
+fill_kinds()
+
+
+cdef inline bint same_word(const octet *p, const char *word, Py_ssize_t n) noexcept nogil:
+    """Are the n octets the word, which is given in upper case, in any case?"""
+    cdef Py_ssize_t i
+    cdef octet c
+    for i in range(n):
+        c = p[i]
+        if 97 <= c <= 122:
+            c -= 32
+        if c != <octet>word[i]:
+            return False
+    return True
+
+
+cdef inline bint has_8bit(const octet *p, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef octet seen = 0
+    for i in range(n):
+        seen |= p[i]
+    return seen > 127
+
+
+cdef inline Py_ssize_t trimmed(const octet *p, Py_ssize_t n) noexcept nogil:
+    """The length without blanks at the end."""
+    while n > 0 and (p[n - 1] == SP or p[n - 1] == HT):
+        n -= 1
+    return n
+
+
+cdef inline Py_ssize_t past_blanks(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    while i < n and (p[i] == SP or p[i] == HT):
+        i += 1
+    return i
+
+
+# Each scan_ function takes octets p[i..n) and returns the place behind what it knows, or -1.
+
+cdef Py_ssize_t scan_domain(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t first = i, label
+    while True:
+        label = i
+        while i < n and KIND[p[i]] & LABEL:
+            i += 1
+        if i == label or i - label > 63 or p[label] == c"-" or p[i - 1] == c"-":
+            return -1
+        if i == n or p[i] != DOT:
+            return i if i - first <= 255 else -1
+        i += 1
+
+
+cdef Py_ssize_t scan_dot_string(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t atom
+    while True:
+        atom = i
+        while i < n and KIND[p[i]] & ATEXT:
+            i += 1
+        if i == atom:
+            return -1
+        if i == n or p[i] != DOT:
+            return i
+        i += 1
+
+
+cdef Py_ssize_t scan_quoted(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """p[i] is the opening quote."""
+    i += 1
+    while i < n:
+        if p[i] == c'"':
+            return i + 1
+        if p[i] == c"\\":
+            i += 1
+            if i == n:
+                return -1
+        if not 32 <= p[i] <= 126:
+            return -1
+        i += 1
+    return -1
+
+
+cdef bint is_ipv4(const octet *p, Py_ssize_t n) noexcept nogil:
+    """Four decimal numbers; a leading zero is refused, since some readers would take it for octal."""
+    cdef Py_ssize_t i = 0, first
+    cdef int part, value
+    for part in range(4):
+        first = i
+        value = 0
+        while i < n and i - first < 3 and KIND[p[i]] & DIGIT:
+            value = value * 10 + p[i] - 48
+            i += 1
+        if i == first or value > 255 or (p[first] == 48 and i - first > 1):
+            return False
+        if part < 3:
+            if i == n or p[i] != DOT:
+                return False
+            i += 1
+    return i == n
+
+
+cdef bint is_ipv6(const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 5321 §4.1.3, but "::" may stand for one group (RFC 4291 §2.2)."""
+    cdef Py_ssize_t i = 0, first
+    cdef int groups = 0
+    cdef bint gap = False
+    if n >= 2 and p[0] == c":" and p[1] == c":":
+        gap = True
+        i = 2
+    while i < n or not gap:
+        first = i
+        while i < n and KIND[p[i]] & HEX:
+            i += 1
+        if i < n and p[i] == DOT:
+            if not is_ipv4(p + first, n - first):
+                return False
+            groups += 2
+            break
+        if i == first or i - first > 4:
+            return False
+        groups += 1
+        if i == n:
+            break
+        if p[i] != c":" or i + 1 == n or groups > 8:
+            return False
+        i += 1
+        if p[i] == c":":
+            if gap:
+                return False
+            gap = True
+            i += 1
+    return groups <= 7 if gap else groups == 8
+
+
+cdef Py_ssize_t scan_literal(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """p[i] is the opening bracket (RFC 5321 §4.1.3). No tag but IPv6 was ever registered."""
+    cdef const octet *close = <const octet *>memchr(p + i, c"]", n - i)
+    cdef Py_ssize_t first = i + 1, size
+    if close == NULL:
+        return -1
+    size = close - (p + first)
+    if size >= 5 and same_word(p + first, b"IPV6:", 5):
+        return first + size + 1 if is_ipv6(p + first + 5, size - 5) else -1
+    return first + size + 1 if is_ipv4(p + first, size) else -1
+
+
+cdef enum:
+    BAD_PATH = 0
+    MAILBOX = 1
+    NULL_PATH = 2
+    POSTMASTER = 3  # without a domain (RFC 5321 §4.1.1.3)
+
+cdef struct Path:
+    Py_ssize_t first  # the mailbox is p[first..behind)
+    Py_ssize_t behind
+    Py_ssize_t end  # the place behind the path
+
+
+cdef Py_ssize_t scan_route(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """p[i] is the first "@" of a source route."""
+    while True:
+        i = scan_domain(p, i + 1, n)
+        if i < 0 or i == n:
+            return -1
+        if p[i] == c":":
+            return i + 1
+        if p[i] != c"," or i + 1 == n or p[i + 1] != c"@":
+            return -1
+        i += 1
+
+
+cdef int scan_path(const octet *p, Py_ssize_t n, Path *path) noexcept nogil:
+    """What kind of path stands at the start of p[0..n) (RFC 5321 §4.1.2, §4.5.3.1)."""
+    cdef Py_ssize_t i = 1, local
+    if n < 2 or p[0] != c"<":
+        return BAD_PATH
+    path.first = path.behind = 1
+    path.end = 2
+    if p[1] == c">":
+        return NULL_PATH
+    if p[1] == c"@":
+        i = scan_route(p, 1, n)
+        if i < 0 or i == n:
+            return BAD_PATH
+    path.first = i
+    local = scan_quoted(p, i, n) if p[i] == c'"' else scan_dot_string(p, i, n)
+    if local < 0 or local == n or local - i > 64:
+        return BAD_PATH
+    if p[local] == c">":
+        path.behind = local
+        path.end = local + 1
+        return POSTMASTER if local == 11 and i == 1 and same_word(p + 1, b"POSTMASTER", 10) else BAD_PATH
+    if p[local] != c"@" or local + 1 == n:
+        return BAD_PATH
+    i = scan_literal(p, local + 1, n) if p[local + 1] == c"[" else scan_domain(p, local + 1, n)
+    if i < 0 or i == n or p[i] != c">" or i + 1 > 256:
+        return BAD_PATH
+    path.behind = i
+    path.end = i + 1
+    return MAILBOX
+
+
+def parse_path(bytes argument not None):
+    cdef const octet *p = <const octet *>PyBytes_AS_STRING(argument)
+    cdef Path path
+    cdef int kind = scan_path(p, PyBytes_GET_SIZE(argument), &path)
+    if kind == BAD_PATH:
+        return None
+    if kind == POSTMASTER:
+        return b"postmaster", path.end
+    return p[path.first:path.behind], path.end
+
+
+# ---- texts: dots off, and the end ----------------------------------------------------------------------------------
+
+cdef enum:
+    # Where in a text the next octet stands. The first two are what mta_clean may start from.
+    IN_LINE = 0
+    LINE_START = 1
+    AFTER_CR = 2  # the CR is not written yet
+    AFTER_DOT = 3  # a dot that began its line; it is never written
+    AFTER_DOT_CR = 4
+    TEXT_END = 5
+
+cdef enum:
+    BARE_CR = 1
+    BARE_LF = 2
+    NUL = 4
+
+cdef struct TextScan:
+    octet place
+    octet faults
+    Py_ssize_t written
+
+
+cdef Py_ssize_t scan_text(TextScan *scan, const octet *p, Py_ssize_t n, octet *out) noexcept nogil:
+    """Undo dot-stuffing (RFC 5321 §4.5.2), find the end and what spoils a text. Returns how much of p was read.
+
+    `out` has room for n + 1 octets (a CR may wait from the last packet), or is NULL to count them only.
+    """
+    cdef Py_ssize_t i = 0, w = 0, k, step_until = 0
+    cdef octet place = scan.place, c
+    while i < n:
+        c = p[i]
+        if place <= LINE_START and i >= step_until:
+            if c != LF and not (c == DOT and place == LINE_START):
+                k = mta_clean(p + i, n - i)
+                if k:
+                    if out != NULL:
+                        memcpy(out + w, p + i, k)
+                    w += k
+                    i += k
+                    place = LINE_START if p[i - 1] == LF else IN_LINE
+            # mta_clean stopped short of 16 octets that want a closer look.
+            step_until = i + 16
+            continue
+        i += 1
+        if place <= LINE_START:
+            if c == CR:
+                place = AFTER_CR
+                continue
+            if c == DOT and place == LINE_START:
+                place = AFTER_DOT
+                continue
+        elif place == AFTER_CR:
+            if out != NULL:
+                out[w] = CR
+            w += 1
+            if c == LF:
+                if out != NULL:
+                    out[w] = LF
+                w += 1
+                place = LINE_START
+                continue
+            scan.faults |= BARE_CR
+            if c == CR:
+                continue
+        elif place == AFTER_DOT:
+            if c == CR:
+                place = AFTER_DOT_CR
+                continue
+        else:
+            if c == LF:
+                place = TEXT_END
+                break
+            scan.faults |= BARE_CR
+            if out != NULL:
+                out[w] = CR
+            w += 1
+            if c == CR:
+                place = AFTER_CR
+                continue
+        if c == LF:
+            scan.faults |= BARE_LF
+        elif c == 0:
+            scan.faults |= NUL
+        if out != NULL:
+            out[w] = c
+        w += 1
+        place = IN_LINE
+    scan.place = place
+    scan.written = w
+    return i
+
+
+# ---- replies of the server -------------------------------------------------------------------------------------
+
+cdef bytes R_OK = b"250 2.0.0 Ok\r\n"
+cdef bytes R_SENDER_OK = b"250 2.1.0 Sender ok\r\n"
+cdef bytes R_RECIPIENT_OK = b"250 2.1.5 Recipient ok\r\n"
+cdef bytes R_GO_AHEAD = b"354 Send the text and end it with <CR><LF>.<CR><LF>\r\n"
+cdef bytes R_BYE = b"221 2.0.0 Bye\r\n"
+cdef bytes R_START_TLS = b"220 2.0.0 Ready to start TLS\r\n"
+cdef bytes R_HELP = b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 5321\r\n"
+cdef bytes R_VERIFY = b"252 2.1.5 Cannot verify the user, but mail for it can be tried\r\n"
+
+cdef bytes R_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors, closing the connection\r\n"
+cdef bytes R_TOO_FAR_AHEAD = b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
+cdef bytes R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients, send the others another copy\r\n"
+
+cdef bytes R_UNKNOWN = b"500 5.5.2 Command not recognized\r\n"
+cdef bytes R_UNFIT = b"500 5.5.2 A command holds no bare CR, bare LF or NUL, and ends with CRLF\r\n"
+cdef bytes R_LONG_LINE = b"500 5.5.2 Command line too long\r\n"
+cdef bytes R_NO_ARGUMENT = b"501 5.5.4 This command takes no argument\r\n"
+cdef bytes R_HELLO_SYNTAX = b"501 5.5.4 Say your host name behind HELO or EHLO\r\n"
+cdef bytes R_HELLO_NAME = b"501 5.5.2 This is no host name or address literal\r\n"
+cdef bytes R_VERIFY_SYNTAX = b"501 5.5.4 Say a user name behind VRFY\r\n"
+cdef bytes R_MAIL_SYNTAX = b"501 5.5.4 Write MAIL FROM:<address>\r\n"
+cdef bytes R_RCPT_SYNTAX = b"501 5.5.4 Write RCPT TO:<address>\r\n"
+cdef bytes R_BAD_SENDER = b"501 5.1.7 Bad sender address syntax\r\n"
+cdef bytes R_BAD_RECIPIENT = b"501 5.1.3 Bad recipient address syntax\r\n"
+cdef bytes R_BAD_SIZE = b"501 5.5.4 SIZE takes a number of at most 20 digits\r\n"
+cdef bytes R_BAD_BODY = b"501 5.5.4 BODY takes 7BIT or 8BITMIME\r\n"
+cdef bytes R_TWICE = b"501 5.5.4 A parameter is given twice\r\n"
+cdef bytes R_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
+cdef bytes R_NESTED = b"503 5.5.1 A transaction is open already; RSET ends it\r\n"
+cdef bytes R_HELLO_FIRST = b"503 5.5.1 Say EHLO or HELO first\r\n"
+cdef bytes R_MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
+cdef bytes R_TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
+cdef bytes R_TOO_LARGE = b"552 5.3.4 The message is larger than this server takes\r\n"
+cdef bytes R_NON_ASCII = b"553 5.6.7 An address with non-ASCII characters cannot be taken here\r\n"
+cdef bytes R_NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
+cdef bytes R_UNKNOWN_PARAMETER = b"555 5.5.4 Parameter not recognized\r\n"
+
+cdef tuple R_FAULTS = tuple(
+    b"550 5.6.0 The text holds a " + b", a ".join(
+        name for bit, name in enumerate((b"bare CR", b"bare LF", b"NUL")) if faults >> bit & 1
+    ) + b"; it must be lines that end with CRLF\r\n"
+    for faults in range(8)
+)
+
+
+# ---- the server session ----------------------------------------------------------------------------------------
+
+cdef class ServerConfig:
+    cdef public bytes refuse_mail
+    cdef Py_ssize_t message_size
+    cdef Py_ssize_t recipients
+    cdef Py_ssize_t errors
+    cdef Py_ssize_t line
+    cdef Py_ssize_t chunk
+    cdef bint starttls
+    cdef bytes greeting
+    cdef bytes hello
+    cdef bytes hello_plain
+    cdef bytes hello_tls
+
+    def __cinit__(
+        self,
+        *,
+        bytes hostname not None,
+        Py_ssize_t message_size,
+        Py_ssize_t recipients,
+        Py_ssize_t errors=20,
+        Py_ssize_t line=2048,
+        Py_ssize_t chunk=262144,
+        bint starttls=False,
+    ):
+        if min(message_size, recipients, errors, line, chunk) < 1:
+            raise ValueError("the limits of a session are numbers above zero")
+        self.refuse_mail = b""
+        self.message_size = message_size
+        self.recipients = recipients
+        self.errors = errors
+        self.line = line
+        self.chunk = chunk
+        self.starttls = starttls
+        self.greeting = b"220 %b ESMTP\r\n" % hostname
+        self.hello = b"250 %b\r\n" % hostname
+        extended = b"250-%b\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n" % (hostname, message_size)
+        self.hello_tls = extended + b"250 ENHANCEDSTATUSCODES\r\n"
+        self.hello_plain = (
+            extended + b"250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n" if starttls else self.hello_tls
+        )
+
+
+cdef enum:
+    # What the next input is.
+    COMMANDS = 0
+    TEXT = 1
+    PARKED = 2  # kept until resume()
+    HANDSHAKE = 3  # plaintext behind STARTTLS, dropped (RFC 3207 §6)
+    CLOSED = 4  # of no interest
+
+cdef enum:
+    KEPT_LIMIT = 1 << 20
+    SLICE = 16384  # octets of a text for which room is made at once
+
+cdef class ServerSession:
+    cdef ServerConfig config
+    cdef object judge
+    cdef bytes _sender
+    cdef bytes _helo
+    cdef list _recipients
+    cdef bytes reply  # output, as long as it is one reply: nothing is copied in lock-step
+    cdef bytes farewell  # goes out behind the reply to the parked message
+    cdef Octets out
+    cdef Octets line  # a command line that is not whole yet
+    cdef Octets kept  # input behind a parked message, from kept_from on
+    cdef Py_ssize_t kept_from
+    cdef Py_ssize_t line_total
+    cdef PyObject *text  # a bytes object of our own, with room
+    cdef Py_ssize_t text_size  # octets in it
+    cdef Py_ssize_t size  # octets of the text so far
+    cdef Py_ssize_t error_count
+    cdef octet flags
+    cdef octet state
+    cdef octet place
+    cdef octet faults
+    cdef octet line_last
+    cdef octet busy
+    cdef octet mail
+    cdef octet _esmtp
+    cdef octet _tls
+    cdef octet _eight_bit
+    cdef octet _spoke
+
+    def __cinit__(self, ServerConfig config not None, judge):
+        self.config = config
+        self.judge = judge
+        self._sender = b""
+        self._helo = b""
+
+    def __dealloc__(self):
+        drop(self.text)
+        octets_free(&self.out)
+        octets_free(&self.line)
+        octets_free(&self.kept)
+
+    # -- what the connection does --
+
+    def greet(self):
+        self.say(self.config.greeting)
+        return self.raised()
+
+    def receive(self, buffer, Py_ssize_t size):
+        cdef Py_buffer view
+        cdef Py_ssize_t used
+        self.enter()
+        try:
+            PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+            try:
+                if not 0 <= size <= view.len:
+                    raise ValueError("size is not within the buffer")
+                used = self.parse(<const octet *>view.buf, size)
+                if used < size:
+                    self.keep(<const octet *>view.buf + used, size - used)
+            finally:
+                PyBuffer_Release(&view)
+        finally:
+            self.busy = False
+        return self.raised()
+
+    def resume(self, bytes reply not None):
+        if self.state != PARKED:
+            raise RuntimeError("no message waits for its reply")
+        self.enter()
+        try:
+            self.say(reply)
+            self.reset()
+            self.state = COMMANDS
+            if self.farewell is not None:
+                self.end(self.farewell)
+            else:
+                self.kept_from += self.parse(self.kept.data + self.kept_from, self.kept.size - self.kept_from)
+        except BaseException:
+            self.forget_kept()
+            raise
+        finally:
+            self.busy = False
+        if self.kept_from == self.kept.size or self.state == CLOSED:
+            self.forget_kept()
+        return self.raised()
+
+    def close(self, bytes reply not None):
+        self.enter()
+        self.busy = False
+        if self.state == PARKED:
+            # The client learns first what became of its message.
+            if self.farewell is None:
+                self.farewell = reply
+                self.forget_kept()
+        elif self.state != CLOSED:
+            self.end(reply)
+        return self.raised()
+
+    def secured(self):
+        self.enter()
+        self.busy = False
+        self.reset()
+        self._helo = b""
+        self._esmtp = False
+        self._tls = True
+        if self.state == HANDSHAKE:
+            self.state = COMMANDS
+
+    def take_output(self):
+        cdef bytes reply = self.reply
+        if self.out.size:
+            return octets_take(&self.out)
+        if reply is None:
+            return b""
+        self.reply = None
+        return reply
+
+    def take_body(self):
+        cdef object text
+        if self.text == NULL:
+            return b""
+        self.resize_text(self.text_size)
+        text = <object>self.text
+        self.drop_text()
+        return text
+
+    @property
+    def sender(self):
+        return self._sender
+
+    @property
+    def recipients(self):
+        return [] if self._recipients is None else self._recipients
+
+    @property
+    def helo(self):
+        return self._helo
+
+    @property
+    def esmtp(self):
+        return bool(self._esmtp)
+
+    @property
+    def tls(self):
+        return bool(self._tls)
+
+    @property
+    def eight_bit(self):
+        return bool(self._eight_bit)
+
+    @property
+    def body_size(self):
+        return self.size
+
+    @property
+    def parked(self):
+        return self.state == PARKED
+
+    @property
+    def in_data(self):
+        return self.state == TEXT
+
+    @property
+    def in_transaction(self):
+        return bool(self.mail)
+
+    @property
+    def spoke(self):
+        return bool(self._spoke)
+
+    @property
+    def errors(self):
+        return self.error_count
+
+    # -- output and flags --
+
+    cdef int enter(self) except -1:
+        # `judge` runs while the input is being read: whatever it called here would free octets in use.
+        if self.busy:
+            raise RuntimeError("a session is not called from inside its judge")
+        self.busy = True
+        return 0
+
+    cdef int raised(self) noexcept:
+        cdef int flags = self.flags
+        self.flags = 0
+        if self.reply is not None or self.out.size:
+            flags |= F_OUTPUT
+        if self.state == TEXT and self.text_size > self.config.chunk:
+            flags |= F_BODY
+        return flags
+
+    cdef int say(self, bytes reply) except -1:
+        if not reply:
+            return 0
+        if self.out.size == 0:
+            if self.reply is None:
+                self.reply = reply
+                return 0
+            octets_add_bytes(&self.out, self.reply)
+            self.reply = None
+        return octets_add_bytes(&self.out, reply)
+
+    cdef int refuse(self, bytes reply) except -1:
+        """Say it and count it."""
+        self.say(reply)
+        self.error_count += 1
+        if self.error_count >= self.config.errors:
+            self.end(R_TOO_MANY_ERRORS)
+        return 0
+
+    cdef int end(self, bytes reply) except -1:
+        if self.state == TEXT:
+            self.flags |= F_DISCARD
+        self.flags |= F_CLOSE
+        self.state = CLOSED
+        self.drop_text()
+        octets_free(&self.line)
+        return self.say(reply)
+
+    cdef int reset(self) except -1:
+        self.mail = False
+        self._sender = b""
+        self._recipients = None
+        self._eight_bit = False
+        self.size = 0
+        self.drop_text()
+        return 0
+
+    # -- input --
+
+    cdef Py_ssize_t parse(self, const octet *p, Py_ssize_t n) except -1:
+        """Returns how much was read: all, unless the session is parked."""
+        cdef Py_ssize_t used = 0
+        while used < n:
+            if self.state == COMMANDS:
+                used += self.read_line(p + used, n - used)
+            elif self.state == TEXT:
+                used += self.read_text(p + used, n - used)
+            elif self.state == PARKED:
+                return used
+            else:
+                return n
+        return n
+
+    cdef int keep(self, const octet *p, Py_ssize_t n) except -1:
+        cdef Py_ssize_t waiting = self.kept.size - self.kept_from
+        if self.farewell is not None:
+            return 0
+        if waiting + n > KEPT_LIMIT:
+            self.farewell = R_TOO_FAR_AHEAD
+            return self.forget_kept()
+        if self.kept_from:
+            memmove(self.kept.data, self.kept.data + self.kept_from, waiting)
+            self.kept.size = waiting
+            self.kept_from = 0
+        return octets_add(&self.kept, p, n)
+
+    cdef int forget_kept(self) except -1:
+        octets_free(&self.kept)
+        self.kept_from = 0
+        return 0
+
+    cdef Py_ssize_t read_line(self, const octet *p, Py_ssize_t n) except -1:
+        """Take a line up to its CRLF, or what there is of it."""
+        cdef const octet *found = <const octet *>memchr(p, LF, n)
+        cdef Py_ssize_t size
+        if found != NULL and self.line_total == 0 and found > p and (found - 1)[0] == CR:
+            size = found - p + 1
+            self.whole_line(p, size)
+            return size
+        while found != NULL:
+            size = found - p + 1
+            if ((found - 1)[0] if found > p else self.line_last) == CR:
+                self.hold(p, size)
+                self.whole_held_line()
+                return size
+            found = <const octet *>memchr(found + 1, LF, n - size)
+        self.hold(p, n)
+        return n
+
+    cdef int hold(self, const octet *p, Py_ssize_t n) except -1:
+        """Keep part of a line; of one that is too long, only the length and the last octet."""
+        self.line_total += n
+        self.line_last = p[n - 1]
+        if self.line_total > self.config.line:
+            octets_free(&self.line)
+            return 0
+        return octets_add(&self.line, p, n)
+
+    cdef int whole_held_line(self) except -1:
+        cdef Octets line = self.line
+        cdef Py_ssize_t total = self.line_total
+        self.line = Octets(NULL, 0, 0)
+        self.line_total = 0
+        self.line_last = 0
+        try:
+            return self.whole_line(line.data, total)
+        finally:
+            octets_free(&line)
+
+    cdef int whole_line(self, const octet *p, Py_ssize_t total) except -1:
+        """A line with its CRLF; p may be read only when it is not too long."""
+        self._spoke = True
+        if total > self.config.line:
+            return self.refuse(R_LONG_LINE)
+        if mta_unfit(p, total - 2):
+            return self.refuse(R_UNFIT)
+        return dispatch(self, p, total - 2)
+
+    cdef int make_room(self, Py_ssize_t more) except -1:
+        cdef Py_ssize_t need = self.text_size + more, room
+        if self.text == NULL:
+            self.text = new_bytes(NULL, need)
+            return 0
+        room = bytes_room(self.text)
+        if need > room:
+            self.resize_text(max(need, min(2 * room, self.config.chunk)))
+        return 0
+
+    cdef int resize_text(self, Py_ssize_t room) except -1:
+        cdef Py_ssize_t size = self.text_size
+        self.text_size = 0  # what is left when there is no memory
+        if room != bytes_room(self.text):
+            resize_bytes(&self.text, room)
+        self.text_size = size
+        return 0
+
+    cdef int drop_text(self) except -1:
+        drop(self.text)
+        self.text = NULL
+        self.text_size = 0
+        return 0
+
+    cdef Py_ssize_t read_text(self, const octet *p, Py_ssize_t n) except -1:
+        """Take part of a text, up to its end at most."""
+        cdef TextScan scan
+        cdef octet *out = NULL
+        cdef bint sound = not self.faults and self.size <= self.config.message_size
+        cdef Py_ssize_t used
+        if n > SLICE:
+            n = SLICE
+        if sound:
+            self.make_room(n + 1)
+            out = <octet *>bytes_start(self.text) + self.text_size
+        scan.place = self.place
+        scan.faults = self.faults
+        used = scan_text(&scan, p, n, out)
+        self.place = scan.place
+        self.faults = scan.faults
+        self.size += scan.written
+        if not self.faults and self.size <= self.config.message_size:
+            self.text_size += scan.written
+        elif sound:
+            self.drop_text()
+        if self.place == TEXT_END:
+            self.text_ended()
+        return used
+
+    cdef int text_ended(self) except -1:
+        cdef bytes reply
+        if self.size > self.config.message_size:
+            reply = R_TOO_LARGE
+        elif self.faults:
+            reply = <bytes>R_FAULTS[self.faults]
+        else:
+            self.state = PARKED
+            self.flags |= F_MESSAGE
+            return 0
+        self.flags |= F_DISCARD
+        self.state = COMMANDS
+        self.reset()
+        return self.refuse(reply)
+
+
+# ---- the commands of the server: rows of verb and handler -------------------------------------------------------
+
+ctypedef int (*Handler)(ServerSession, const octet *, Py_ssize_t) except -1
+
+cdef struct Row:
+    uint32_t verb
+    Handler handle
+
+cdef enum:
+    ROWS = 13
+
+cdef Row TABLE[ROWS]
+
+
+cdef inline uint32_t verb_of(const octet *p) noexcept nogil:
+    """Four letters in upper case as one number. Only letters become letters when this bit is cleared."""
+    cdef uint32_t verb
+    memcpy(&verb, p, 4)
+    return verb & 0xDFDFDFDFu
+
+
+cdef int dispatch(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    cdef int i
+    cdef uint32_t verb
+    cdef Py_ssize_t size
+    n = trimmed(p, n)
+    size = 4 if n == 4 or (n > 4 and p[4] == SP) else 8
+    if n < size or (n > size and p[size] != SP):
+        return s.refuse(R_UNKNOWN)
+    if size == 8:
+        return on_starttls(s, n) if same_word(p, b"STARTTLS", 8) else s.refuse(R_UNKNOWN)
+    verb = verb_of(p)
+    for i in range(ROWS):
+        if TABLE[i].verb == verb:
+            # The argument begins behind the blank, where there is one.
+            return TABLE[i].handle(s, p + 5, n - 5) if n > 5 else TABLE[i].handle(s, p + 4, 0)
+    return s.refuse(R_UNKNOWN)
+
+
+cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) except -1:
+    cdef Py_ssize_t i = past_blanks(p, 0, n), first = i
+    if i == n:
+        return s.refuse(R_HELLO_SYNTAX)
+    while i < n and KIND[p[i]] & HELLO:
+        i += 1
+    if i < n or n - first > 255:
+        return s.refuse(R_HELLO_NAME)
+    s.reset()
+    s._helo = p[first:n]
+    s._esmtp = esmtp
+    if not esmtp:
+        return s.say(s.config.hello)
+    return s.say(s.config.hello_tls if s._tls else s.config.hello_plain)
+
+
+cdef int on_ehlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return on_hello(s, p, n, True)
+
+
+cdef int on_helo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return on_hello(s, p, n, False)
+
+
+cdef struct MailParameters:
+    bint sized
+    bint bodied
+    bint eight_bit
+    uint64_t size
+
+
+cdef bytes mail_parameter(MailParameters *known, const octet *p, Py_ssize_t n):
+    """Read one; returns the refusal, or None."""
+    cdef Py_ssize_t i
+    if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"SIZE", 4):
+        if known.sized:
+            return R_TWICE
+        if not 6 <= n <= 25:
+            return R_BAD_SIZE
+        for i in range(5, n):
+            if not KIND[p[i]] & DIGIT:
+                return R_BAD_SIZE
+            # Twenty digits may be more than 64 bits hold: the largest number that can still grow stays.
+            if known.size < <uint64_t>1 << 60:
+                known.size = known.size * 10 + p[i] - 48
+        known.sized = True
+        return None
+    if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"BODY", 4):
+        if known.bodied:
+            return R_TWICE
+        known.eight_bit = n == 13 and same_word(p + 5, b"8BITMIME", 8)
+        if not known.eight_bit and not (n == 9 and same_word(p + 5, b"7BIT", 4)):
+            return R_BAD_BODY
+        known.bodied = True
+        return None
+    return R_UNKNOWN_PARAMETER
+
+
+cdef bytes mail_parameters(ServerSession s, MailParameters *known, const octet *p, Py_ssize_t n):
+    """Read all; returns the refusal, or None."""
+    cdef Py_ssize_t i = 0, first
+    cdef bytes refusal
+    while i < n:
+        if p[i] == SP:
+            i += 1
+            continue
+        first = i
+        while i < n and p[i] != SP:
+            i += 1
+        if not s._esmtp:
+            return R_UNKNOWN_PARAMETER
+        refusal = mail_parameter(known, p + first, i - first)
+        if refusal is not None:
+            return refusal
+    return R_TOO_LARGE if known.size > <uint64_t>s.config.message_size else None
+
+
+cdef inline bint path_stands_alone(const octet *p, Py_ssize_t end, Py_ssize_t n) noexcept nogil:
+    return end == n or p[end] == SP
+
+
+cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    cdef Path path
+    cdef int kind
+    cdef Py_ssize_t i
+    cdef bytes refusal
+    cdef MailParameters known = MailParameters(False, False, False, 0)
+    if not s._helo:
+        return s.refuse(R_HELLO_FIRST)
+    if s.mail:
+        return s.refuse(R_NESTED)
+    if n < 5 or not same_word(p, b"FROM:", 5):
+        return s.refuse(R_MAIL_SYNTAX)
+    i = past_blanks(p, 5, n)
+    p += i
+    n -= i
+    kind = scan_path(p, n, &path)
+    if kind == BAD_PATH or kind == POSTMASTER or not path_stands_alone(p, path.end, n):
+        return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_SENDER)
+    if path.end < n:
+        refusal = mail_parameters(s, &known, p + path.end, n - path.end)
+        if refusal is not None:
+            return s.refuse(refusal)
+    if s.config.refuse_mail:
+        return s.say(s.config.refuse_mail)
+    s._sender = p[path.first:path.behind]
+    s._eight_bit = known.eight_bit
+    s.mail = True
+    return s.say(R_SENDER_OK)
+
+
+cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    cdef Path path
+    cdef int kind
+    cdef Py_ssize_t i
+    cdef bytes address, refusal
+    if not s.mail:
+        return s.refuse(R_MAIL_FIRST)
+    if n < 3 or not same_word(p, b"TO:", 3):
+        return s.refuse(R_RCPT_SYNTAX)
+    i = past_blanks(p, 3, n)
+    p += i
+    n -= i
+    kind = scan_path(p, n, &path)
+    if kind == BAD_PATH or kind == NULL_PATH or not path_stands_alone(p, path.end, n):
+        return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_RECIPIENT)
+    if path.end < n:
+        return s.refuse(R_UNKNOWN_PARAMETER)
+    if s._recipients is not None and len(s._recipients) >= s.config.recipients:
+        return s.say(R_TOO_MANY_RECIPIENTS)
+    address = b"postmaster" if kind == POSTMASTER else p[path.first:path.behind]
+    refusal = <bytes?>s.judge(address)
+    if refusal:
+        return s.refuse(refusal) if refusal[0] == c"5" else s.say(refusal)
+    if s._recipients is None:
+        s._recipients = [address]
+    else:
+        s._recipients.append(address)
+    return s.say(R_RECIPIENT_OK)
+
+
+cdef int on_data(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    if n:
+        return s.refuse(R_NO_ARGUMENT)
+    if not s.mail:
+        return s.refuse(R_MAIL_FIRST)
+    if s._recipients is None:
+        return s.refuse(R_NO_RECIPIENTS)
+    s.state = TEXT
+    s.place = LINE_START
+    s.faults = 0
+    return s.say(R_GO_AHEAD)
+
+
+cdef int on_rset(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    if n:
+        return s.refuse(R_NO_ARGUMENT)
+    s.reset()
+    return s.say(R_OK)
+
+
+cdef int on_quit(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return s.refuse(R_NO_ARGUMENT) if n else s.end(R_BYE)
+
+
+cdef int on_noop(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return s.say(R_OK)
+
+
+cdef int on_help(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return s.say(R_HELP)
+
+
+cdef int on_vrfy(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return s.say(R_VERIFY) if n else s.refuse(R_VERIFY_SYNTAX)
+
+
+cdef int on_unwanted(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return s.refuse(R_NOT_IMPLEMENTED)
+
+
+cdef int on_starttls(ServerSession s, Py_ssize_t n) except -1:
+    if n > 8:
+        return s.refuse(R_NO_ARGUMENT)
+    if s._tls:
+        return s.refuse(R_TLS_ALREADY)
+    if not s.config.starttls:
+        return s.refuse(R_NOT_IMPLEMENTED)
+    s.state = HANDSHAKE
+    s.flags |= F_STARTTLS
+    return s.say(R_START_TLS)
+
+
+cdef int set_row(int i, bytes verb, Handler handle) except -1:
+    TABLE[i].verb = verb_of(<const octet *>PyBytes_AS_STRING(verb))
+    TABLE[i].handle = handle
+    return 0
+
+
+# The common ones first: the table is searched in order.
+set_row(0, b"RCPT", on_rcpt)
+set_row(1, b"MAIL", on_mail)
+set_row(2, b"DATA", on_data)
+set_row(3, b"RSET", on_rset)
+set_row(4, b"EHLO", on_ehlo)
+set_row(5, b"QUIT", on_quit)
+set_row(6, b"HELO", on_helo)
+set_row(7, b"NOOP", on_noop)
+set_row(8, b"VRFY", on_vrfy)
+set_row(9, b"HELP", on_help)
+set_row(10, b"EXPN", on_unwanted)
+set_row(11, b"ETRN", on_unwanted)
+set_row(12, b"TURN", on_unwanted)
+
+
+# ---- the client session ----------------------------------------------------------------------------------------
+#
+# `mta/protocol/client.py` is its reference, with the theory of operation; the stages, the order of decisions and
+# the names are the same here.
+
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+
+READY = 64
+NEXT = 128
+SEND = 256
+DONE = 512
+
+cdef enum:
+    _F_OUTPUT = 1
+    _F_CLOSE = 32
+    _F_READY = 64
+    _F_NEXT = 128
+    _F_SEND = 256
+    _F_DONE = 512
+
+    _LONGEST_REPLY = 65536
+    _SHOWN = 80  # octets of a broken reply that a failure quotes
+
+# What the next reply will answer; _ST_TEXT: nothing, we are to send the text.
+cdef enum:
+    _ST_GREETING
+    _ST_EHLO
+    _ST_HELO
+    _ST_IDLE
+    _ST_RSET
+    _ST_MAIL
+    _ST_RCPT
+    _ST_DATA
+    _ST_TEXT
+    _ST_FINAL
+    _ST_QUIT
+    _ST_CLOSED
+
+
+cdef Py_ssize_t _dots_to_double(const char *text, Py_ssize_t size, bint line_start) noexcept nogil:
+    """How many dots stand at the start of a line."""
+    cdef const char *end = text + size
+    cdef const char *at = text
+    cdef Py_ssize_t found = 0
+    while at < end:
+        at = <const char *> memchr(at, c".", end - at)
+        if at == NULL:
+            break
+        if ((at - 1)[0] == c"\n") if at > text else line_start:
+            found += 1
+        at += 1
+    return found
+
+
+cdef void _copy_stuffed(char *target, const char *text, Py_ssize_t size, bint line_start) noexcept nogil:
+    """Copy with those dots doubled; the target has room for them."""
+    cdef const char *end = text + size
+    cdef const char *done = text
+    cdef const char *at = text
+    while at < end:
+        at = <const char *> memchr(at, c".", end - at)
+        if at == NULL:
+            break
+        if ((at - 1)[0] == c"\n") if at > text else line_start:
+            memcpy(target, done, at - done)
+            target += at - done
+            target[0] = c"."
+            target += 1
+            done = at
+        at += 1
+    memcpy(target, done, end - done)
+
+
+cdef bytes _stuffed(const char *text, Py_ssize_t size, bint line_start, bytes tail):
+    """The stuffed text with `tail` behind it, in one allocation."""
+    cdef Py_ssize_t dots = _dots_to_double(text, size, line_start)
+    cdef Py_ssize_t more = PyBytes_GET_SIZE(tail)
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, size + dots + more)
+    cdef char *target = PyBytes_AS_STRING(result)
+    if dots:
+        _copy_stuffed(target, text, size, line_start)
+    else:
+        memcpy(target, text, size)
+    memcpy(target + size + dots, PyBytes_AS_STRING(tail), more)
+    return result
+
+
+def stuff(text):
+    """Dot-stuff a text (RFC 5321 §4.5.2); behind a bare LF too, so that no server takes it for an end."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(text, &view, PyBUF_SIMPLE)
+    try:
+        return _stuffed(<const char *> view.buf, view.len, True, b"")
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int _check_address(bytes address) except -1:
+    cdef char *octets = PyBytes_AS_STRING(address)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(address)
+    if memchr(octets, c"\n", size) != NULL or memchr(octets, c"\r", size) != NULL:
+        raise ValueError("a line end in an address")
+    return 0
+
+
+cdef int _fill(list replies, Py_ssize_t index, int code, tuple reply) except -1:
+    """Note a reply; 421 answers all that is outstanding of its kind."""
+    replies[index] = reply
+    if code == 421:
+        for index in range(index + 1, len(replies)):
+            replies[index] = reply
+    return 0
+
+
+cdef class TransactionResult:
+    """What came of one offered transaction."""
+
+    cdef readonly object token
+    cdef readonly tuple mail
+    cdef readonly list recipients
+    cdef readonly tuple data
+    cdef readonly list finals
+    cdef readonly bint dotted
+    cdef list _commands  # MAIL, each RCPT, DATA
+    cdef bint _sent
+    cdef Py_ssize_t _accepted
+    cdef int _mail_code
+
+    def __cinit__(self):
+        self.recipients = []
+        self.finals = []
+
+
+cdef class ClientSession:
+    """One connection to a server."""
+
+    cdef bytes _helo
+    cdef bint _lmtp
+    cdef int _stage
+    cdef int _flags
+    cdef list _out
+    cdef list _results
+    cdef TransactionResult _current
+    cdef TransactionResult _next
+    cdef Py_ssize_t _index  # of the RCPT or the final reply that comes next
+    cdef bint _reset_due
+    cdef bytes _pending  # a line whose end has not come
+    cdef list _lines  # of a reply of many lines so far, without their codes
+    cdef Py_ssize_t _octets  # of the reply so far
+    cdef int _before_last, _last  # the last octets of the text so far, -1: none
+    cdef bint _pipelining, _size, _eight_bit
+    cdef readonly tuple greeting
+    cdef readonly dict extensions
+    cdef readonly tuple failure
+
+    def __init__(self, bytes helo, *, bint lmtp=False):
+        self._helo = helo
+        self._lmtp = lmtp
+        self._stage = _ST_GREETING
+        self._out = []
+        self._results = []
+        self._pending = b""
+        self._lines = []
+        self.extensions = {}
+
+    # ---- what the caller does
+
+    def receive(self, buffer, Py_ssize_t size):
+        cdef Py_buffer view
+        PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+        try:
+            if size < 0 or size > view.len:
+                raise ValueError("size is not within the buffer")
+            self._take_in(<const char *> view.buf, size)
+        finally:
+            PyBuffer_Release(&view)
+        return self._take_flags()
+
+    def offer(self, token, bytes sender, recipients, Py_ssize_t size, bint eight_bit):
+        cdef TransactionResult transaction
+        if not _ST_IDLE <= self._stage < _ST_QUIT or self._next is not None:
+            raise RuntimeError("no room for a transaction")
+        if not recipients:
+            raise ValueError("a transaction without recipients")
+        transaction = self._transaction(token, sender, recipients, size, eight_bit)
+        if self._current is None:
+            self._current = transaction
+            self._flags |= _F_NEXT
+            self._begin()
+        else:
+            self._next = transaction
+            if self._stage == _ST_FINAL:
+                self._ride()
+        return self._take_flags()
+
+    def send_body(self, chunk, bint last):
+        cdef Py_buffer view
+        if self._stage == _ST_CLOSED:
+            return self._take_flags()
+        if self._stage != _ST_TEXT:
+            raise RuntimeError("nobody waits for a text")
+        PyObject_GetBuffer(chunk, &view, PyBUF_SIMPLE)
+        try:
+            self._append_text(<const char *> view.buf, view.len, last)
+        finally:
+            PyBuffer_Release(&view)
+        return self._take_flags()
+
+    def quit(self):
+        if self._current is not None:
+            raise RuntimeError("a transaction is in hand")
+        if self._stage < _ST_QUIT:
+            self._out.append(b"QUIT\r\n")
+            self._stage = _ST_QUIT
+        return self._take_flags()
+
+    def lost(self):
+        if self._stage != _ST_CLOSED:
+            self._end()
+            self._flags &= ~_F_CLOSE
+        return self._take_flags()
+
+    def take_output(self):
+        cdef list out = self._out
+        if len(out) == 1:
+            return out.pop()
+        cdef bytes output = b"".join(out)
+        out.clear()
+        return output
+
+    def take_results(self):
+        cdef list results = self._results
+        self._results = []
+        return results
+
+    @property
+    def in_hand(self):
+        return (self._current is not None) + (self._next is not None)
+
+    @property
+    def awaits_final(self):
+        return self._stage == _ST_FINAL
+
+    # ---- replies
+
+    cdef int _take_in(self, const char *at, Py_ssize_t size) except -1:
+        cdef bytes joined
+        cdef const char *end
+        cdef const char *stop
+        if self._pending:
+            # Kept alive by the local name while it is parsed.
+            joined = self._pending + at[:size]
+            self._pending = b""
+            at = PyBytes_AS_STRING(joined)
+            size = PyBytes_GET_SIZE(joined)
+        end = at + size
+        while self._stage != _ST_CLOSED:
+            stop = <const char *> memchr(at, c"\n", end - at) if at < end else NULL
+            if self._octets + ((end if stop == NULL else stop + 1) - at) > _LONGEST_REPLY:
+                self._break("reply longer than 64 KiB")
+            elif stop == NULL:
+                if at < end:
+                    self._pending = at[:end - at]
+                break
+            else:
+                self._line(at, stop - at)
+                at = stop + 1
+        return 0
+
+    cdef int _line(self, const char *line, Py_ssize_t size) except -1:
+        cdef char mark
+        self._octets += size + 1
+        if size and line[size - 1] == c"\r":
+            size -= 1
+        mark = line[3] if size > 3 else c" "
+        if (
+            size < 3
+            or not c"2" <= line[0] <= c"5"
+            or not c"0" <= line[1] <= c"9"
+            or not c"0" <= line[2] <= c"9"
+            or (mark != c" " and mark != c"-")
+        ):
+            shown = line[:min(size, _SHOWN)].decode("utf-8", "backslashreplace")
+            self._break(f"not an SMTP reply: {shown}")
+            return 0
+        if mark == c"-":
+            self._lines.append(line[4:size] if size > 4 else b"")
+            return 0
+        cdef int code = (line[0] - 48) * 100 + (line[1] - 48) * 10 + line[2] - 48
+        cdef str text
+        if self._lines:
+            self._lines.append(line[4:size] if size > 4 else b"")
+            text = b"\n".join(self._lines).decode("utf-8", "backslashreplace")
+            self._lines.clear()
+        else:
+            text = PyUnicode_DecodeUTF8(line + 4, size - 4, "backslashreplace") if size > 4 else ""
+        self._octets = 0
+        return self._reply(code, text)
+
+    cdef int _reply(self, int code, str text) except -1:
+        self._note(code, (code, text))
+        if code == 421 and self._stage != _ST_QUIT:
+            self.failure = (code, text)
+            self._end()
+        elif not self._advance(code, text):
+            self._break(f"reply out of place: {code} {text[:_SHOWN]}")
+        return 0
+
+    cdef int _note(self, int code, tuple reply) except -1:
+        """Keep the reply where it belongs."""
+        cdef int stage = self._stage
+        cdef TransactionResult current = self._current
+        if stage == _ST_GREETING:
+            self.greeting = reply
+        # A refusal fits everywhere; 3yz is an answer to DATA alone, and DATA has no other good answer.
+        if current is None or (code < 400 and (code >= 300) != (stage == _ST_DATA)):
+            return 0
+        if stage == _ST_MAIL:
+            current.mail = reply
+            current._mail_code = code
+        elif stage == _ST_RCPT:
+            _fill(current.recipients, self._index, code, reply)
+            current._accepted += code < 300
+        elif stage == _ST_DATA:
+            current.data = reply
+        elif stage == _ST_FINAL:
+            _fill(current.finals, self._index, code, reply)
+        elif stage == _ST_TEXT and code >= 400:
+            current.finals = [reply] * len(current.finals)
+        return 0
+
+    cdef bint _advance(self, int code, str text) except -1:
+        """What follows from a reply; False when it has no meaning at this stage."""
+        cdef int stage = self._stage
+        if stage == _ST_MAIL:
+            return self._mail_answered(code)
+        if stage == _ST_RCPT:
+            return self._rcpt_answered(code)
+        if stage == _ST_DATA:
+            return self._data_answered(code)
+        if stage == _ST_FINAL:
+            return self._final_answered(code)
+        if stage == _ST_RSET:
+            self._stage = _ST_MAIL
+            if not self._pipelining:
+                self._say(0)
+            return True
+        if stage == _ST_QUIT:
+            self._end()
+            return True
+        if stage == _ST_TEXT:
+            # A refusal in the middle of the text: the server will not read the rest as text.
+            if code >= 400:
+                self.failure = (code, text)
+                self._end()
+            return code >= 400
+        if stage == _ST_IDLE:
+            return False
+        return self._introduced(code, text)
+
+    cdef bint _introduced(self, int code, str text) except -1:
+        """Greeting, EHLO, LHLO and HELO."""
+        if code < 300:
+            if self._stage == _ST_GREETING:
+                self._out.append((b"LHLO " if self._lmtp else b"EHLO ") + self._helo + b"\r\n")
+                self._stage = _ST_EHLO
+                return True
+            if self._stage == _ST_EHLO:
+                self._learn(text)
+            self._stage = _ST_IDLE
+            self._flags |= _F_READY
+            return True
+        if self._stage == _ST_EHLO and code >= 500 and not self._lmtp:
+            self._out.append(b"HELO " + self._helo + b"\r\n")
+            self._stage = _ST_HELO
+            return True
+        if code < 400:
+            return False
+        self.failure = (code, text)
+        self._out.append(b"QUIT\r\n")
+        self._end()
+        return True
+
+    cdef int _learn(self, str text) except -1:
+        for line in text.split("\n")[1:]:
+            keyword, _, parameters = line.strip(" ").partition(" ")
+            self.extensions[keyword.upper()] = parameters
+        self._pipelining = "PIPELINING" in self.extensions
+        self._size = "SIZE" in self.extensions
+        self._eight_bit = "8BITMIME" in self.extensions
+        return 0
+
+    cdef bint _mail_answered(self, int code) except -1:
+        if 300 <= code < 400:
+            return False
+        self._stage = _ST_RCPT
+        self._index = 0
+        if not self._pipelining:
+            if code < 300:
+                self._say(1)
+            else:
+                self._finish()
+        return True
+
+    cdef bint _rcpt_answered(self, int code) except -1:
+        cdef TransactionResult current = self._current
+        if 300 <= code < 400:
+            return False
+        self._index += 1
+        if self._index < len(current.recipients):
+            if not self._pipelining:
+                self._say(self._index + 1)
+        elif self._pipelining or current._accepted:
+            self._stage = _ST_DATA
+            if not self._pipelining:
+                self._say(self._index + 1)
+        else:
+            self._finish()
+        return True
+
+    cdef bint _data_answered(self, int code) except -1:
+        cdef TransactionResult current = self._current
+        if code >= 400:
+            self._finish()
+            return True
+        if code < 300 or not 0 < current._mail_code < 300:
+            return False
+        if current._accepted:
+            current.finals = [None] * (current._accepted if self._lmtp else 1)
+            self._stage = _ST_TEXT
+            self._last = self._before_last = -1
+            self._flags |= _F_SEND if self._next is not None else _F_SEND | _F_NEXT
+            return True
+        if self._lmtp:
+            return False  # no recipient, no reply to the dot: nobody could tell where we are
+        current.finals = [None]
+        self._out.append(b".\r\n")
+        self._enter_final()
+        self._ride()
+        return True
+
+    cdef bint _final_answered(self, int code) except -1:
+        if 300 <= code < 400:
+            return False
+        self._index += 1
+        if self._index == len(self._current.finals):
+            self._finish()
+        return True
+
+    # ---- what is said
+
+    cdef TransactionResult _transaction(
+        self, object token, bytes sender, object recipients, Py_ssize_t size, bint eight_bit
+    ):
+        cdef TransactionResult made = TransactionResult.__new__(TransactionResult)
+        cdef bytes recipient
+        cdef bytes parameters = b" SIZE=%d" % size if self._size else b""
+        _check_address(sender)
+        if eight_bit and self._eight_bit:
+            parameters += b" BODY=8BITMIME"
+        cdef list commands = [b"MAIL FROM:<" + sender + b">" + parameters + b"\r\n"]
+        for recipient in recipients:
+            _check_address(recipient)
+            commands.append(b"RCPT TO:<" + recipient + b">\r\n")
+        commands.append(b"DATA\r\n")
+        made.token = token
+        made.recipients = [None] * (len(commands) - 2)
+        made._commands = commands
+        return made
+
+    cdef int _say(self, Py_ssize_t index) except -1:
+        self._out.append(self._current._commands[index])
+        return 0
+
+    cdef int _begin(self) except -1:
+        """Send the envelope of the current transaction, or as much of it as may go now."""
+        self._stage = _ST_MAIL
+        self._current._sent = True
+        if self._reset_due:
+            self._reset_due = False
+            self._stage = _ST_RSET
+            self._out.append(b"RSET\r\n")
+        if self._pipelining:
+            self._out.extend(self._current._commands)
+        elif self._stage == _ST_MAIL:
+            self._say(0)
+        return 0
+
+    cdef int _ride(self) except -1:
+        """Send the next envelope behind the final dot of the current text."""
+        if self._next is not None and self._pipelining:
+            self._next._sent = True
+            self._out.extend(self._next._commands)
+        return 0
+
+    cdef int _append_text(self, const char *text, Py_ssize_t size, bint last) except -1:
+        cdef bint line_start = self._last == -1 or self._last == c"\n"
+        cdef bytes tail = b""
+        if size:
+            self._before_last = text[size - 2] if size > 1 else self._last
+            self._last = text[size - 1]
+        if last:
+            if self._last == -1 or (self._last == c"\n" and self._before_last == c"\r"):
+                tail = b".\r\n"
+            else:
+                tail = b"\r\n.\r\n"
+            if self._next is not None and self._pipelining:
+                # One allocation holds text, dot and the riding envelope.
+                self._next._sent = True
+                tail += b"".join(self._next._commands)
+            self._current.dotted = True
+            self._enter_final()
+        if size or last:
+            self._out.append(_stuffed(text, size, line_start, tail))
+        return 0
+
+    cdef int _enter_final(self) except -1:
+        self._stage = _ST_FINAL
+        self._index = 0
+        return 0
+
+    # ---- ends
+
+    cdef int _finish(self) except -1:
+        """The current transaction is over: on to the next one."""
+        self._results.append(self._current)
+        self._reset_due = self._stage != _ST_FINAL and 0 < self._current._mail_code < 300
+        self._current = self._next
+        self._next = None
+        self._flags |= _F_NEXT
+        if self._current is None:
+            self._stage = _ST_IDLE
+        elif self._current._sent:
+            self._stage = _ST_MAIL
+        else:
+            self._begin()
+        return 0
+
+    cdef int _break(self, str text) except -1:
+        self.failure = (0, text)
+        return self._end()
+
+    cdef int _end(self) except -1:
+        if self._current is not None:
+            self._results.append(self._current)
+        if self._next is not None:
+            self._results.append(self._next)
+        self._current = self._next = None
+        self._stage = _ST_CLOSED
+        self._pending = b""
+        self._flags = _F_CLOSE | self._flags & _F_READY
+        return 0
+
+    cdef int _take_flags(self):
+        cdef int flags = self._flags
+        self._flags = 0
+        if self._out:
+            flags |= _F_OUTPUT
+        if self._results:
+            flags |= _F_DONE
+        return flags

@@ -1,0 +1,400 @@
+"""The client session in plain Python: the readable reference of `mta._fastparse.ClientSession`.
+
+Sans-IO: octets in, flags and octets out. The production code uses the extension; the same tests run on both.
+
+Theory of operation
+- One stage says which reply comes next. A reply is first noted where it belongs (`_note`), then the row of
+  `_ADVANCE` for the stage decides what follows. Because replies come in the order of the commands, and a
+  riding envelope is answered only after the final dot before it, no queue of outstanding commands is needed.
+- With PIPELINING (RFC 2920) MAIL, all RCPT and DATA leave in one write, and the next transaction's envelope
+  rides in the same write as the final dot of the current one. Without it everything is lock-step.
+- DATA may be answered 354 although every recipient was refused (RFC 2920 §3.1): then the dot is sent alone.
+- RSET is owed when MAIL was accepted and no text ended the transaction; it is said in front of the next
+  envelope.
+- LMTP answers the final dot once for each accepted recipient (RFC 2033 §4.2).
+
+Failure: 421 counts as the answer to whatever is outstanding and ends the session (RFC 5321 §3.8). Anything
+that is no SMTP reply, or one that nobody asked for, ends it as a broken protocol, code 0. Whatever was in
+hand becomes results with the replies known so far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from mta.protocol.stuffing import stuff
+from mta.protocol.transaction import SmtpReply, Stage, TransactionResult, fill
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+OUTPUT: Final = 1
+CLOSE: Final = 32
+READY: Final = 64
+NEXT: Final = 128
+SEND: Final = 256
+DONE: Final = 512
+
+LONGEST_REPLY: Final = 64 << 10
+_SHOWN: Final = 80  # octets of a broken reply that a failure quotes
+
+
+class ClientSession:
+    """One connection to a server."""
+
+    def __init__(self, helo: bytes, *, lmtp: bool = False) -> None:
+        self._helo = helo
+        self._lmtp = lmtp
+        self._stage = Stage.GREETING
+        self._flags = 0
+        self._out: list[bytes] = []
+        self._results: list[TransactionResult] = []
+        self._current: TransactionResult | None = None
+        self._next: TransactionResult | None = None
+        self._index = 0  # of the RCPT or the final reply that comes next
+        self._reset_due = False
+        self._pending = bytearray()  # a line whose end has not come
+        self._lines: list[bytes] = []  # of the reply so far, without their codes
+        self._octets = 0  # of the reply so far
+        self._tail = b""  # the last octets of the text so far
+        self._pipelining = False
+        self._size = False
+        self._eight_bit = False
+        self.greeting: SmtpReply | None = None
+        self.extensions: dict[str, str] = {}
+        self.failure: SmtpReply | None = None
+
+    # ---- what the caller does
+
+    def receive(self, buffer: Buffer, size: int) -> int:
+        self._pending += memoryview(buffer)[:size]
+        while self._stage != Stage.CLOSED:
+            end = self._pending.find(b"\n")
+            if self._octets + (len(self._pending) if end < 0 else end + 1) > LONGEST_REPLY:
+                self._break("reply longer than 64 KiB")
+            elif end < 0:
+                break
+            else:
+                line = bytes(self._pending[:end])
+                del self._pending[: end + 1]
+                self._line(line)
+        return self._take_flags()
+
+    def offer(self, token: object, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> int:
+        if self._stage not in _TAKES_OFFERS or self._next is not None:
+            raise RuntimeError("no room for a transaction")
+        if not recipients:
+            raise ValueError("a transaction without recipients")
+        transaction = TransactionResult(token, self._commands(sender, recipients, size, eight_bit))
+        if self._current is None:
+            self._current = transaction
+            self._flags |= NEXT
+            self._begin()
+        else:
+            self._next = transaction
+            if self._stage == Stage.FINAL:
+                self._ride()
+        return self._take_flags()
+
+    def send_body(self, chunk: Buffer, last: bool) -> int:
+        if self._stage == Stage.CLOSED:
+            return self._take_flags()
+        if self._stage != Stage.TEXT or self._current is None:
+            raise RuntimeError("nobody waits for a text")
+        octets = bytes(chunk)
+        if octets:
+            self._out.append(stuff(octets, line_start=self._tail[-1:] in b"\n"))
+            self._tail = (self._tail + octets[-2:])[-2:]
+        if last:
+            self._out.append(b".\r\n" if self._tail in (b"", b"\r\n") else b"\r\n.\r\n")
+            self._current.dotted = True
+            self._enter_final()
+        return self._take_flags()
+
+    def quit(self) -> int:
+        if self._current is not None:
+            raise RuntimeError("a transaction is in hand")
+        if self._stage not in (Stage.QUIT, Stage.CLOSED):
+            self._out.append(b"QUIT\r\n")
+            self._stage = Stage.QUIT
+        return self._take_flags()
+
+    def lost(self) -> int:
+        if self._stage != Stage.CLOSED:
+            self._end()
+            self._flags &= ~CLOSE
+        return self._take_flags()
+
+    def take_output(self) -> bytes:
+        output = b"".join(self._out)
+        self._out.clear()
+        return output
+
+    def take_results(self) -> list[TransactionResult]:
+        results, self._results = self._results, []
+        return results
+
+    @property
+    def in_hand(self) -> int:
+        return (self._current is not None) + (self._next is not None)
+
+    @property
+    def awaits_final(self) -> bool:
+        return self._stage == Stage.FINAL
+
+    # ---- replies
+
+    def _line(self, line: bytes) -> None:
+        self._octets += len(line) + 1
+        line = line.removesuffix(b"\r")
+        code, mark = line[:3], line[3:4]
+        if len(code) < 3 or not code.isdigit() or code[0] not in b"2345" or mark not in (b"", b" ", b"-"):
+            shown = line[:_SHOWN].decode("utf-8", "backslashreplace")
+            self._break(f"not an SMTP reply: {shown}")
+            return
+        self._lines.append(line[4:])
+        if mark != b"-":
+            text = b"\n".join(self._lines).decode("utf-8", "backslashreplace")
+            self._lines.clear()
+            self._octets = 0
+            self._reply(int(code), text)
+
+    def _reply(self, code: int, text: str) -> None:
+        self._note((code, text))
+        if code == 421 and self._stage != Stage.QUIT:
+            self.failure = (code, text)
+            self._end()
+        elif not _ADVANCE[self._stage](self, code, text):
+            self._break(f"reply out of place: {code} {text[:_SHOWN]}")
+
+    def _note(self, reply: SmtpReply) -> None:
+        """Keep the reply where it belongs; 421 answers all that is outstanding of its kind."""
+        stage, current = self._stage, self._current
+        if stage == Stage.GREETING:
+            self.greeting = reply
+        if current is None or ((reply[0] // 100 == 3) != (stage == Stage.DATA) and reply[0] < 400):
+            return
+        if stage == Stage.MAIL:
+            current.mail = reply
+        elif stage == Stage.RCPT:
+            fill(current.recipients, self._index, reply)
+            current.accepted += reply[0] < 300
+        elif stage == Stage.DATA:
+            current.data = reply
+        elif stage == Stage.FINAL:
+            fill(current.finals, self._index, reply)
+        elif stage == Stage.TEXT and reply[0] >= 400:
+            current.finals = [reply] * len(current.finals)
+
+    def _greeted(self, code: int, text: str) -> bool:
+        if code < 300:
+            self._out.append((b"LHLO " if self._lmtp else b"EHLO ") + self._helo + b"\r\n")
+            self._stage = Stage.EHLO
+            return True
+        return self._refused(code, text)
+
+    def _ehlo_answered(self, code: int, text: str) -> bool:
+        if code < 300:
+            self._learn(text)
+            return self._helo_answered(code, text)
+        if code >= 500 and not self._lmtp:
+            self._out.append(b"HELO " + self._helo + b"\r\n")
+            self._stage = Stage.HELO
+            return True
+        return self._refused(code, text)
+
+    def _helo_answered(self, code: int, text: str) -> bool:
+        if code < 300:
+            self._stage = Stage.IDLE
+            self._flags |= READY
+            return True
+        return self._refused(code, text)
+
+    def _refused(self, code: int, text: str) -> bool:
+        """The server will not talk to us: leave in good order."""
+        if code < 400:
+            return False
+        self.failure = (code, text)
+        self._out.append(b"QUIT\r\n")
+        self._end()
+        return True
+
+    def _learn(self, text: str) -> None:
+        for line in text.split("\n")[1:]:
+            keyword, _, parameters = line.strip(" ").partition(" ")
+            self.extensions[keyword.upper()] = parameters
+        self._pipelining = "PIPELINING" in self.extensions
+        self._size = "SIZE" in self.extensions
+        self._eight_bit = "8BITMIME" in self.extensions
+
+    def _reset_answered(self, code: int, text: str) -> bool:
+        self._stage = Stage.MAIL
+        if not self._pipelining:
+            self._say(0)
+        return True
+
+    def _mail_answered(self, code: int, text: str) -> bool:
+        if 300 <= code < 400:
+            return False
+        self._stage = Stage.RCPT
+        self._index = 0
+        if not self._pipelining:
+            if code < 300:
+                self._say(1)
+            else:
+                self._finish()
+        return True
+
+    def _rcpt_answered(self, code: int, text: str) -> bool:
+        current = self._must()
+        if 300 <= code < 400:
+            return False
+        self._index += 1
+        if self._index < len(current.recipients):
+            if not self._pipelining:
+                self._say(self._index + 1)
+        elif self._pipelining or current.accepted:
+            self._stage = Stage.DATA
+            if not self._pipelining:
+                self._say(-1)
+        else:
+            self._finish()
+        return True
+
+    def _data_answered(self, code: int, text: str) -> bool:
+        current = self._must()
+        if code >= 400:
+            self._finish()
+            return True
+        accepted_mail = current.mail is not None and current.mail[0] < 300
+        if code < 300 or not accepted_mail:
+            return False
+        if current.accepted:
+            current.finals = [None] * (current.accepted if self._lmtp else 1)
+            self._stage = Stage.TEXT
+            self._tail = b""
+            self._flags |= SEND if self._next else SEND | NEXT
+            return True
+        if self._lmtp:
+            return False  # no recipient, no reply to the dot: nobody could tell where we are
+        current.finals = [None]
+        self._out.append(b".\r\n")
+        self._enter_final()
+        return True
+
+    def _interrupted(self, code: int, text: str) -> bool:
+        """A refusal in the middle of the text: the server will not read the rest as text."""
+        if code < 400:
+            return False
+        self.failure = (code, text)
+        self._end()
+        return True
+
+    def _final_answered(self, code: int, text: str) -> bool:
+        if 300 <= code < 400:
+            return False
+        self._index += 1
+        if self._index == len(self._must().finals):
+            self._finish()
+        return True
+
+    def _quit_answered(self, code: int, text: str) -> bool:
+        self._end()
+        return True
+
+    # ---- what is said
+
+    def _commands(self, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> list[bytes]:
+        mail = b"MAIL FROM:<" + sender + b">"
+        if self._size:
+            mail += b" SIZE=%d" % size
+        if eight_bit and self._eight_bit:
+            mail += b" BODY=8BITMIME"
+        commands = [mail, *(b"RCPT TO:<" + r + b">" for r in recipients), b"DATA"]
+        if any(b"\n" in c or b"\r" in c for c in commands):
+            raise ValueError("a line end in an address")
+        return [c + b"\r\n" for c in commands]
+
+    def _must(self) -> TransactionResult:
+        assert self._current is not None
+        return self._current
+
+    def _say(self, index: int) -> None:
+        self._out.append(self._must().commands[index])
+
+    def _begin(self) -> None:
+        """Send the envelope of the current transaction, or as much of it as may go now."""
+        current = self._must()
+        self._stage = Stage.MAIL
+        current.sent = True
+        if self._reset_due:
+            self._reset_due = False
+            self._stage = Stage.RSET
+            self._out.append(b"RSET\r\n")
+        if self._pipelining:
+            self._out.extend(current.commands)
+        elif self._stage == Stage.MAIL:
+            self._say(0)
+
+    def _ride(self) -> None:
+        """Send the next envelope behind the final dot of the current text."""
+        if self._next is not None and self._pipelining:
+            self._next.sent = True
+            self._out.extend(self._next.commands)
+
+    def _enter_final(self) -> None:
+        self._stage = Stage.FINAL
+        self._index = 0
+        self._ride()
+
+    # ---- ends
+
+    def _finish(self) -> None:
+        """The current transaction is over: on to the next one."""
+        current = self._must()
+        self._results.append(current)
+        mail = current.mail
+        self._reset_due = self._stage != Stage.FINAL and mail is not None and mail[0] < 300
+        self._current, self._next = self._next, None
+        self._flags |= NEXT
+        if self._current is None:
+            self._stage = Stage.IDLE
+        elif self._current.sent:
+            self._stage = Stage.MAIL
+        else:
+            self._begin()
+
+    def _break(self, text: str) -> None:
+        self.failure = (0, text)
+        self._end()
+
+    def _end(self) -> None:
+        self._results.extend(t for t in (self._current, self._next) if t is not None)
+        self._current = self._next = None
+        self._stage = Stage.CLOSED
+        self._pending.clear()
+        self._flags = CLOSE | self._flags & READY
+
+    def _take_flags(self) -> int:
+        flags = self._flags | (OUTPUT if self._out else 0) | (DONE if self._results else 0)
+        self._flags = 0
+        return flags
+
+
+_TAKES_OFFERS = frozenset(range(Stage.IDLE, Stage.QUIT))
+
+# Each returns False when the reply has no meaning at this stage.
+_ADVANCE: dict[Stage, Callable[[ClientSession, int, str], bool]] = {
+    Stage.GREETING: ClientSession._greeted,
+    Stage.EHLO: ClientSession._ehlo_answered,
+    Stage.HELO: ClientSession._helo_answered,
+    Stage.IDLE: lambda *_: False,
+    Stage.RSET: ClientSession._reset_answered,
+    Stage.MAIL: ClientSession._mail_answered,
+    Stage.RCPT: ClientSession._rcpt_answered,
+    Stage.DATA: ClientSession._data_answered,
+    Stage.TEXT: ClientSession._interrupted,
+    Stage.FINAL: ClientSession._final_answered,
+    Stage.QUIT: ClientSession._quit_answered,
+}

@@ -1,0 +1,234 @@
+"""The commands of the SMTP server session: rows of verb and handler.
+
+A handler gets the session and the octets behind the verb, without blanks at the end. It says one reply, or refuses
+with one, which counts against the limit of errors. Order, syntax and replies are those of RFC 5321 §4.1 and §4.3.2;
+enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152.
+
+Invariant: a refused command changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from mta.protocol.paths import parse_path
+
+if TYPE_CHECKING:
+    from mta.protocol.server import ServerSession
+
+Handler = Callable[["ServerSession", bytes], None]
+
+BLANKS: Final = b" \t"
+MAX_HELO: Final = 255
+
+_HELO_NAME = re.compile(rb"[!-;=?-~]+")  # printable, no blank, no angle bracket: clients say stranger things than names
+_SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
+
+
+def on_unknown(s: ServerSession, argument: bytes) -> None:
+    s.refuse(b"500 5.5.2 Command not recognized")
+
+
+def _on_unwanted(s: ServerSession, argument: bytes) -> None:
+    s.refuse(b"502 5.5.1 Command not implemented")
+
+
+def _without_argument(handler: Callable[[ServerSession], None]) -> Handler:
+    def handle(s: ServerSession, argument: bytes) -> None:
+        if argument:
+            s.refuse(b"501 5.5.4 This command takes no argument")
+        else:
+            handler(s)
+
+    return handle
+
+
+def _on_ehlo(s: ServerSession, argument: bytes) -> None:
+    _hello(s, argument, esmtp=True)
+
+
+def _on_helo(s: ServerSession, argument: bytes) -> None:
+    _hello(s, argument, esmtp=False)
+
+
+def _hello(s: ServerSession, argument: bytes, *, esmtp: bool) -> None:
+    name = argument.strip(BLANKS)
+    if not name:
+        s.refuse(b"501 5.5.4 Say your host name behind HELO or EHLO")
+    elif len(name) > MAX_HELO or not _HELO_NAME.fullmatch(name):
+        s.refuse(b"501 5.5.2 This is no host name or address literal")
+    else:
+        s.reset()
+        s.helo = name
+        s.esmtp = esmtp
+        lines = [s.config.hostname, *(s.config.extensions(s.tls) if esmtp else [])]
+        for line in lines[:-1]:
+            s.say(b"250-" + line)
+        s.say(b"250 " + lines[-1])
+
+
+def _on_mail(s: ServerSession, argument: bytes) -> None:
+    path = _path_argument(argument, b"FROM:")
+    if not s.helo:
+        s.refuse(b"503 5.5.1 Say EHLO or HELO first")
+    elif s.in_transaction:
+        s.refuse(b"503 5.5.1 A transaction is open already; RSET ends it")
+    elif path is None:
+        s.refuse(b"501 5.5.4 Write MAIL FROM:<address>")
+    elif (parsed := _mailbox_and_rest(path)) is None or parsed[0] == b"postmaster":
+        s.refuse(_non_ascii(path) or b"501 5.1.7 Bad sender address syntax")
+    elif isinstance(parameters := _mail_parameters(s, parsed[1]), bytes):
+        s.refuse(parameters)
+    elif s.config.refuse_mail:
+        s.say(s.config.refuse_mail.removesuffix(b"\r\n"))
+    else:
+        s.in_transaction = True
+        s.sender = parsed[0]
+        s.eight_bit = parameters.get(b"BODY") == b"8BITMIME"
+        s.say(b"250 2.1.0 Sender ok")
+
+
+def _on_rcpt(s: ServerSession, argument: bytes) -> None:
+    path = _path_argument(argument, b"TO:")
+    if not s.in_transaction:
+        s.refuse(b"503 5.5.1 Say MAIL first")
+    elif path is None:
+        s.refuse(b"501 5.5.4 Write RCPT TO:<address>")
+    elif (parsed := _mailbox_and_rest(path)) is None or not parsed[0]:
+        s.refuse(_non_ascii(path) or b"501 5.1.3 Bad recipient address syntax")
+    elif parsed[1]:
+        s.refuse(b"555 5.5.4 Parameter not recognized")
+    elif len(s.recipients) >= s.config.recipients:
+        s.say(b"452 4.5.3 Too many recipients, send the others another copy")
+    else:
+        _judged(s, parsed[0])
+
+
+def _judged(s: ServerSession, address: bytes) -> None:
+    refusal = s.judge(address).removesuffix(b"\r\n")
+    if not refusal:
+        s.recipients.append(address)
+        s.say(b"250 2.1.5 Recipient ok")
+    elif refusal.startswith(b"5"):
+        s.refuse(refusal)
+    else:
+        s.say(refusal)
+
+
+def _on_data(s: ServerSession) -> None:
+    if not s.in_transaction:
+        s.refuse(b"503 5.5.1 Say MAIL first")
+    elif not s.recipients:
+        s.refuse(b"554 5.5.1 No valid recipients")
+    else:
+        s.begin_text()
+        s.say(b"354 Send the text and end it with <CR><LF>.<CR><LF>")
+
+
+def _on_rset(s: ServerSession) -> None:
+    s.reset()
+    s.say(b"250 2.0.0 Ok")
+
+
+def _on_quit(s: ServerSession) -> None:
+    s.end(b"221 2.0.0 Bye\r\n")
+
+
+def _on_starttls(s: ServerSession) -> None:
+    if s.tls:
+        s.refuse(b"503 5.5.1 TLS is active already")
+    elif not s.config.starttls:
+        s.refuse(b"502 5.5.1 Command not implemented")
+    else:
+        s.begin_handshake()
+        s.say(b"220 2.0.0 Ready to start TLS")
+
+
+def _on_noop(s: ServerSession, argument: bytes) -> None:
+    s.say(b"250 2.0.0 Ok")
+
+
+def _on_help(s: ServerSession, argument: bytes) -> None:
+    s.say(b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 5321")
+
+
+def _on_vrfy(s: ServerSession, argument: bytes) -> None:
+    if argument:
+        s.say(b"252 2.1.5 Cannot verify the user, but mail for it can be tried")
+    else:
+        s.refuse(b"501 5.5.4 Say a user name behind VRFY")
+
+
+COMMANDS: Final[dict[bytes, Handler]] = {
+    b"EHLO": _on_ehlo,
+    b"HELO": _on_helo,
+    b"MAIL": _on_mail,
+    b"RCPT": _on_rcpt,
+    b"DATA": _without_argument(_on_data),
+    b"RSET": _without_argument(_on_rset),
+    b"QUIT": _without_argument(_on_quit),
+    b"STARTTLS": _without_argument(_on_starttls),
+    b"NOOP": _on_noop,
+    b"HELP": _on_help,
+    b"VRFY": _on_vrfy,
+    b"EXPN": _on_unwanted,
+    b"ETRN": _on_unwanted,
+    b"TURN": _on_unwanted,
+}
+
+
+# ---- paths and parameters --------------------------------------------------------------------------------------
+
+
+def _path_argument(argument: bytes, word: bytes) -> bytes | None:
+    """What stands behind "FROM:" or "TO:"; blanks before the path are common and harmless."""
+    if argument[: len(word)].upper() != word:
+        return None
+    return argument[len(word) :].lstrip(BLANKS)
+
+
+def _mailbox_and_rest(path: bytes) -> tuple[bytes, bytes] | None:
+    parsed = parse_path(path)
+    if parsed is None:
+        return None
+    mailbox, end = parsed
+    rest = path[end:]
+    return (mailbox, rest) if not rest or rest.startswith(b" ") else None
+
+
+def _non_ascii(path: bytes) -> bytes:
+    """The reply that says why, where non-ASCII spoils an address (RFC 6531 §3.5 without the extension)."""
+    if path.isascii():
+        return b""
+    return b"553 5.6.7 An address with non-ASCII characters cannot be taken here"
+
+
+def _mail_parameters(s: ServerSession, rest: bytes) -> dict[bytes, bytes] | bytes:
+    """Keyword to value, both in upper case; or the refusal."""
+    given: dict[bytes, bytes] = {}
+    for parameter in filter(None, rest.split(b" ")):
+        keyword, _, value = parameter.upper().partition(b"=")
+        check = _PARAMETERS.get(keyword) if s.esmtp else None
+        if check is None:
+            return b"555 5.5.4 Parameter not recognized"
+        if keyword in given:
+            return b"501 5.5.4 A parameter is given twice"
+        if refusal := check(value):
+            return refusal
+        given[keyword] = value
+    if int(given.get(b"SIZE", b"0")) > s.config.message_size:
+        return b"552 5.3.4 The message is larger than this server takes"
+    return given
+
+
+def _check_size(value: bytes) -> bytes:
+    return b"" if _SIZE.fullmatch(value) else b"501 5.5.4 SIZE takes a number of at most 20 digits"
+
+
+def _check_body(value: bytes) -> bytes:
+    return b"" if value in (b"7BIT", b"8BITMIME") else b"501 5.5.4 BODY takes 7BIT or 8BITMIME"
+
+
+_PARAMETERS: Final = {b"SIZE": _check_size, b"BODY": _check_body}

@@ -1,0 +1,142 @@
+"""Drives one server session the way a connection does, and notes all that came of it.
+
+`Conversation` works with either implementation (`mta._fastparse`, `mta.protocol.server`): it takes the module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+HOSTNAME = b"mx.test"
+
+
+def judge(address: bytes) -> bytes:
+    """The world of the tests: nobody@ does not exist, later@ is busy, everybody else is at home."""
+    if address.startswith(b"nobody@"):
+        return b"550 5.1.1 No such user here\r\n"
+    if address.startswith(b"later@"):
+        return b"450 4.2.0 Mailbox busy\r\n"
+    return b""
+
+
+@dataclass(frozen=True)
+class Message:
+    sender: bytes
+    recipients: tuple[bytes, ...]
+    eight_bit: bool
+    body: bytes
+
+
+@dataclass
+class Conversation:
+    """`lazy`: messages are answered only by settle(), so that input behind them is kept by the session."""
+
+    module: Any
+    config: dict[str, Any] = field(default_factory=dict)
+    lazy: bool = False
+    output: bytearray = field(default_factory=bytearray)
+    messages: list[Message] = field(default_factory=list)
+    closed: bool = False
+    handshake: bool = False
+    most_kept: int = 0
+
+    def __post_init__(self) -> None:
+        options = {"hostname": HOSTNAME, "message_size": 1_000_000, "recipients": 100} | self.config
+        refuse_mail = options.pop("refuse_mail", b"")
+        server = self.module.ServerConfig(**options)
+        server.refuse_mail = refuse_mail
+        self.session = self.module.ServerSession(server, judge)
+        self._body = bytearray()
+        self._act(self.session.greet())
+
+    def feed(self, data: bytes) -> None:
+        buffer = bytearray(data + b"beyond the size")
+        flags = self.session.receive(buffer, len(data))
+        # The buffer is the caller's again: nothing of it may still be in use.
+        buffer[:] = b"\xaa" * len(buffer)
+        self._act(flags)
+
+    def settle(self) -> None:
+        while self.session.parked:
+            self._act(self._resume())
+
+    def secured(self) -> None:
+        self.handshake = False
+        self.session.secured()
+
+    def take(self) -> bytes:
+        """The output since the last time."""
+        taken = bytes(self.output)
+        self.output.clear()
+        return taken
+
+    def _act(self, flags: int) -> None:
+        m = self.module
+        while True:
+            self._note(flags)
+            if not flags & m.MESSAGE:
+                return
+            self._take_message()
+            if self.lazy:
+                return
+            flags = self._resume()
+
+    def _note(self, flags: int) -> None:
+        m, s = self.module, self.session
+        taken = s.take_output()
+        assert bool(taken) == bool(flags & m.OUTPUT)
+        self.output += taken
+        if flags & m.DISCARD:
+            self._body.clear()
+        if flags & m.BODY:
+            part = s.take_body()
+            self.most_kept = max(self.most_kept, len(part))
+            self._body += part
+        self.handshake |= bool(flags & m.STARTTLS)
+        self.closed |= bool(flags & m.CLOSE)
+
+    def _take_message(self) -> None:
+        s = self.session
+        assert s.parked
+        self._body += s.take_body()
+        assert s.body_size == len(self._body)
+        self.messages.append(Message(s.sender, tuple(s.recipients), s.eight_bit, bytes(self._body)))
+        self._body.clear()
+
+    def _resume(self) -> int:
+        flags: int = self.session.resume(b"250 2.0.0 Message %d taken\r\n" % len(self.messages))
+        return flags
+
+    def trace(self) -> dict[str, Any]:
+        """All that an observer can know; equal for equal input, however it was cut."""
+        s = self.session
+        names = "helo esmtp tls spoke errors sender recipients eight_bit body_size in_data in_transaction parked"
+        state = {name: getattr(s, name) for name in names.split()}
+        return state | {
+            "output": bytes(self.output),
+            "messages": self.messages,
+            "closed": self.closed,
+            "handshake": self.handshake,
+        }
+
+
+def cut(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
+    """The data in pieces that end at the places."""
+    last = 0
+    for place in sorted({p % (len(data) + 1) for p in places}):
+        if place > last:
+            yield data[last:place]
+            last = place
+    if last < len(data):
+        yield data[last:]
+
+
+def converse(module: Any, pieces: Iterable[bytes], *, lazy: bool = False, **config: Any) -> dict[str, Any]:
+    """The trace of a whole conversation."""
+    conversation = Conversation(module, config, lazy)
+    for piece in pieces:
+        conversation.feed(piece)
+    conversation.settle()
+    return conversation.trace()

@@ -1,0 +1,483 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Group commit by a native thread, and the walk over records that needs a checksum each.
+
+One `Committer` serves one log of one process. Records are copied into a batch; while the thread writes and syncs one
+batch, the next one fills. There is no timer: the size of a batch is what arrived during the last sync.
+
+Invariants
+- INVARIANT: a batch is reported without error only after `pwrite` of all its octets and `fdatasync` succeeded.
+- INVARIANT: after a failed write or sync nothing is written to that segment again: later batches for it fail too
+  (the kernel may have dropped the dirty pages, so a second sync that succeeds proves nothing).
+- Batches are written and reported in the order in which they were begun.
+- The thread is made in the process that uses it, never inherited over a fork, and takes no signals.
+
+Failure: an errno in the report of the batch. MemoryError from `append` leaves the batches as they were.
+Bounds: `append` reserves the room it then fills; `record_at` compares each length with what is left before it reads.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from libc.errno cimport EINTR, EIO, errno
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+cdef extern from *:
+    """
+    #ifndef MTA_SOURCE_HASH
+    #define MTA_SOURCE_HASH ""
+    #endif
+    """
+    const char *MTA_SOURCE_HASH
+
+cdef extern from "crc32c.h" nogil:
+    void mta_crc_setup()
+    uint32_t mta_crc32c(uint32_t crc, const void *data, size_t n)
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_t:
+        pass
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_create(pthread_t *, void *, void *(*)(void *) noexcept nogil, void *)
+    int pthread_join(pthread_t, void **)
+    int pthread_mutex_init(pthread_mutex_t *, void *)
+    int pthread_mutex_lock(pthread_mutex_t *)
+    int pthread_mutex_unlock(pthread_mutex_t *)
+    int pthread_mutex_destroy(pthread_mutex_t *)
+    int pthread_cond_init(pthread_cond_t *, void *)
+    int pthread_cond_signal(pthread_cond_t *)
+    int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
+    int pthread_cond_destroy(pthread_cond_t *)
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int sigfillset(sigset_t *)
+    int pthread_sigmask(int, const sigset_t *, sigset_t *)
+    int SIG_SETMASK
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pwrite(int fd, const void *data, size_t n, int64_t offset)
+    ssize_t write(int fd, const void *data, size_t n)
+    int fdatasync(int fd)
+    int close(int fd)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd(unsigned int initial, int flags)
+    int EFD_NONBLOCK
+    int EFD_CLOEXEC
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+    int CLOCK_MONOTONIC
+
+SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
+
+cdef enum:
+    HEADER = 40
+    MAGIC = 0x3152544D      # "MTR1", little endian
+    FIRST_ROOM = 256 * 1024
+    KEPT_ROOM = 2 * 1024 * 1024
+    KEPT_BATCHES = 4
+
+mta_crc_setup()
+
+
+cdef struct Record:         # the layout of mta.spool.format.RECORD, little endian, no padding
+    uint32_t magic
+    uint8_t kind
+    uint8_t flags
+    uint16_t reserved
+    uint64_t generation
+    uint32_t length
+    uint32_t crc
+    uint64_t id
+    uint64_t time_ms
+
+
+cdef struct Batch:
+    Batch *next
+    char *data
+    size_t room
+    size_t length
+    int64_t offset
+    uint64_t segment
+    uint32_t records
+    int fd
+    int error
+    int taken
+
+
+cdef struct Shared:
+    pthread_mutex_t lock
+    pthread_cond_t wake
+    Batch *head             # begun and not yet done; the first may be with the thread
+    Batch *tail
+    Batch *done
+    Batch *done_tail
+    Batch *spare
+    uint64_t bad_segment    # the newest one that failed; 0: none
+    int spares
+    int kicked
+    int stop
+    int event
+    size_t waiting
+    uint64_t batches
+    uint64_t octets
+    uint64_t failures
+    uint64_t sync_ns
+    uint64_t sync_max_ns
+
+
+cdef uint64_t now_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t>t.tv_sec * 1000000000 + <uint64_t>t.tv_nsec
+
+
+cdef int write_whole(int fd, const char *data, size_t n, int64_t offset) noexcept nogil:
+    cdef ssize_t sent
+    while n:
+        sent = pwrite(fd, data, n, offset)
+        if sent < 0:
+            if errno == EINTR:
+                continue
+            return errno
+        if sent == 0:
+            return EIO
+        data += sent
+        offset += sent
+        n -= sent
+    return 0
+
+
+cdef int commit(Batch *batch) noexcept nogil:
+    cdef int error = write_whole(batch.fd, batch.data, batch.length, batch.offset)
+    if error == 0 and fdatasync(batch.fd) != 0:     # INVARIANT: only this makes a 250 true
+        error = errno
+    return error
+
+
+cdef void *work(void *argument) noexcept nogil:
+    """The thread: take a batch, make it durable, report it, until told to stop and nothing is left."""
+    cdef Shared *s = <Shared *>argument
+    cdef Batch *batch
+    cdef uint64_t began, took
+    cdef uint64_t one = 1
+    pthread_mutex_lock(&s.lock)
+    while True:
+        while not ((s.head and (s.kicked or s.stop)) or (s.stop and not s.head)):
+            pthread_cond_wait(&s.wake, &s.lock)
+        if not s.head:
+            break
+        batch = s.head
+        batch.taken = 1
+        if batch.next == NULL:
+            s.kicked = 0
+        if batch.segment == s.bad_segment:
+            batch.error = EIO
+            took = 0
+        else:
+            pthread_mutex_unlock(&s.lock)
+            began = now_ns()
+            batch.error = commit(batch)
+            took = now_ns() - began
+            pthread_mutex_lock(&s.lock)
+        if batch.error:
+            s.bad_segment = batch.segment
+            s.failures += 1
+        s.batches += 1
+        s.octets += batch.length
+        s.sync_ns += took
+        if took > s.sync_max_ns:
+            s.sync_max_ns = took
+        s.waiting -= batch.length
+        s.head = batch.next
+        if s.head == NULL:
+            s.tail = NULL
+        batch.next = NULL
+        if s.done_tail:
+            s.done_tail.next = batch
+        else:
+            s.done = batch
+        s.done_tail = batch
+        write(s.event, &one, 8)
+    pthread_mutex_unlock(&s.lock)
+    return NULL
+
+
+cdef class Committer:
+    """The thread of one log. `event` is readable when `collect` has something to report."""
+
+    cdef Shared *shared
+    cdef pthread_t thread
+    cdef bint running
+    cdef readonly int event
+
+    def __cinit__(self):
+        cdef sigset_t blocked, before
+        self.event = -1
+        self.running = False
+        self.shared = <Shared *>calloc(1, sizeof(Shared))
+        if self.shared == NULL:
+            raise MemoryError
+        pthread_mutex_init(&self.shared.lock, NULL)
+        pthread_cond_init(&self.shared.wake, NULL)
+        self.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if self.event < 0:
+            raise OSError(errno, "eventfd")
+        self.shared.event = self.event
+        sigfillset(&blocked)
+        pthread_sigmask(SIG_SETMASK, &blocked, &before)
+        error = pthread_create(&self.thread, NULL, work, self.shared)
+        pthread_sigmask(SIG_SETMASK, &before, NULL)
+        if error:
+            raise OSError(error, "the commit thread could not be started")
+        self.running = True
+
+    def __dealloc__(self):
+        if self.shared == NULL:
+            return
+        self.finish()
+        free_batches(self.shared.done)
+        free_batches(self.shared.spare)
+        pthread_mutex_destroy(&self.shared.lock)
+        pthread_cond_destroy(&self.shared.wake)
+        if self.event >= 0:
+            close(self.event)
+        free(self.shared)
+
+    cdef int finish(self) noexcept:
+        cdef Shared *s = self.shared
+        if self.running:
+            self.running = False
+            pthread_mutex_lock(&s.lock)
+            s.stop = 1
+            pthread_cond_signal(&s.wake)
+            pthread_mutex_unlock(&s.lock)
+            with nogil:
+                pthread_join(self.thread, NULL)
+        return 0
+
+    def close(self):
+        """Write what waits, end the thread. `collect` still reports afterwards."""
+        self.finish()
+
+    def append(self, int fd, uint64_t segment, int64_t offset, uint8_t kind, uint8_t flags, uint64_t generation,
+               uint64_t id, uint64_t time_ms, tuple parts):
+        """Copy a record, header first, into the batch for `offset` of a segment; returns its padded length.
+
+        `segment` is a number that no other open segment of this log has (not 0). Nothing is written before `kick`.
+        """
+        cdef size_t payload = 0, length
+        cdef Py_ssize_t n
+        cdef Batch *batch
+        cdef char *at
+        cdef Record header
+        cdef bytes part
+        if not self.running:
+            raise ValueError("the log is closed")
+        for part in parts:
+            payload += PyBytes_GET_SIZE(part)
+        if payload > 0x7FFFFFFF:
+            raise ValueError("a record cannot be this large")
+        length = (HEADER + payload + 7) & ~<size_t>7
+        header.magic = MAGIC
+        header.kind = kind
+        header.flags = flags
+        header.reserved = 0
+        header.generation = generation
+        header.length = <uint32_t>payload
+        header.crc = 0
+        header.id = id
+        header.time_ms = time_ms
+        cdef uint32_t crc = mta_crc32c(0, &header, HEADER)
+        for part in parts:
+            crc = mta_crc32c(crc, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+        header.crc = crc
+        pthread_mutex_lock(&self.shared.lock)
+        batch = self.batch_for(fd, segment, offset, length)
+        if batch == NULL:
+            pthread_mutex_unlock(&self.shared.lock)
+            raise MemoryError
+        at = batch.data + batch.length
+        memcpy(at, &header, HEADER)
+        at += HEADER
+        for part in parts:
+            n = PyBytes_GET_SIZE(part)
+            memcpy(at, PyBytes_AS_STRING(part), n)
+            at += n
+        memset(at, 0, length - HEADER - payload)
+        batch.length += length
+        batch.records += 1
+        self.shared.waiting += length
+        pthread_mutex_unlock(&self.shared.lock)
+        return length
+
+    cdef Batch *batch_for(self, int fd, uint64_t segment, int64_t offset, size_t length) noexcept:
+        """The batch that takes `length` octets at `offset`; called with the lock held."""
+        cdef Shared *s = self.shared
+        cdef Batch *batch = s.tail
+        if batch == NULL or batch.taken or batch.segment != segment or batch.offset + <int64_t>batch.length != offset:
+            batch = s.spare
+            if batch != NULL:
+                s.spare = batch.next
+                s.spares -= 1
+            else:
+                batch = <Batch *>calloc(1, sizeof(Batch))
+                if batch == NULL:
+                    return NULL
+            batch.next = NULL
+            batch.length = 0
+            batch.records = 0
+            batch.error = 0
+            batch.taken = 0
+            batch.offset = offset
+            batch.segment = segment
+            batch.fd = fd
+            if not make_room(batch, length):
+                free(batch.data)
+                free(batch)
+                return NULL
+            if s.tail:
+                s.tail.next = batch
+            else:
+                s.head = batch
+            s.tail = batch
+            return batch
+        return batch if make_room(batch, length) else NULL
+
+    def kick(self):
+        """Let the thread write what was appended."""
+        cdef Shared *s = self.shared
+        pthread_mutex_lock(&s.lock)
+        # A batch that the thread has taken counts for nothing: a mark set for it would outlive it, and swallow the
+        # wake-up of the next one.
+        if s.tail and not s.tail.taken and not s.kicked:
+            s.kicked = 1
+            pthread_cond_signal(&s.wake)
+        pthread_mutex_unlock(&s.lock)
+
+    def collect(self):
+        """Finished batches, in order: a list of (segment, start, end, records, errno)."""
+        cdef Shared *s = self.shared
+        cdef Batch *batch
+        cdef Batch *following
+        cdef list reports = []
+        pthread_mutex_lock(&s.lock)
+        batch = s.done
+        s.done = s.done_tail = NULL
+        pthread_mutex_unlock(&s.lock)
+        while batch:
+            following = batch.next
+            reports.append(
+                (batch.segment, batch.offset, batch.offset + <int64_t>batch.length, batch.records, batch.error)
+            )
+            if s.spares < KEPT_BATCHES and batch.room <= KEPT_ROOM:
+                pthread_mutex_lock(&s.lock)
+                batch.next = s.spare
+                s.spare = batch
+                s.spares += 1
+                pthread_mutex_unlock(&s.lock)
+            else:
+                free(batch.data)
+                free(batch)
+            batch = following
+        return reports
+
+    @property
+    def waiting(self):
+        """Octets appended and not yet durable."""
+        return self.shared.waiting
+
+    @property
+    def statistics(self):
+        """(batches, octets, failures, seconds in write and sync, longest of them)"""
+        cdef Shared *s = self.shared
+        return (s.batches, s.octets, s.failures, s.sync_ns / 1e9, s.sync_max_ns / 1e9)
+
+
+cdef int make_room(Batch *batch, size_t length) noexcept:
+    cdef size_t room = batch.room if batch.room else FIRST_ROOM
+    cdef char *data
+    while room < batch.length + length:
+        room *= 2
+    if room != batch.room:
+        data = <char *>realloc(batch.data, room)
+        if data == NULL:
+            return 0
+        batch.data = data
+        batch.room = room
+    return 1
+
+
+cdef void free_batches(Batch *batch) noexcept:
+    cdef Batch *following
+    while batch:
+        following = batch.next
+        free(batch.data)
+        free(batch)
+        batch = following
+
+
+def crc32c(const uint8_t[::1] data not None, uint32_t start=0):
+    """CRC-32C of a buffer, continued from `start`."""
+    return mta_crc32c(start, &data[0], data.shape[0]) if data.shape[0] else start
+
+
+cdef size_t record_at(const uint8_t *data, size_t offset, size_t limit, uint64_t generation,
+                      Record *header) noexcept nogil:
+    """Room of the valid record of this generation at data[offset:limit]; 0 where there is none."""
+    cdef uint32_t crc
+    cdef size_t length
+    if limit < HEADER or offset > limit - HEADER:
+        return 0
+    memcpy(header, data + offset, HEADER)
+    if header.magic != MAGIC or header.generation != generation:
+        return 0
+    length = (HEADER + <size_t>header.length + 7) & ~<size_t>7
+    if length > limit - offset:
+        return 0
+    crc = header.crc
+    header.crc = 0
+    if mta_crc32c(mta_crc32c(0, header, HEADER), data + offset + HEADER, header.length) != crc:
+        return 0
+    return length
+
+
+def scan(const uint8_t[::1] data not None, uint64_t generation, size_t offset, size_t base=0):
+    """Walk the valid records of one generation in data[offset:].
+
+    Returns ([(kind, flags, offset, payload length, id), ...], end): `end` is where the first octets lie that are no
+    whole, undamaged record of this generation. `base` is added to all offsets that are returned.
+    """
+    cdef list found = []
+    cdef Record header
+    cdef size_t limit = data.shape[0]
+    cdef size_t length
+    while True:
+        length = record_at(&data[0], offset, limit, generation, &header) if limit else 0
+        if length == 0:
+            return found, offset + base
+        found.append((header.kind, header.flags, offset + base, header.length, header.id))
+        offset += length
+
+
+def find(const uint8_t[::1] data not None, uint64_t generation, size_t offset):
+    """Where the next valid record of a generation begins, at or behind data[offset:]; -1 where none does."""
+    cdef Record header
+    cdef size_t limit = data.shape[0]
+    offset = (offset + 7) & ~<size_t>7
+    if limit < HEADER:
+        return -1
+    while offset <= limit - HEADER:
+        if record_at(&data[0], offset, limit, generation, &header):
+            return offset
+        offset += 8
+    return -1

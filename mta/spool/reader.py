@@ -1,0 +1,124 @@
+"""Reads messages back by reference: model.Reader.
+
+Invariant: what is returned has passed its checksum and has the id and generation of its segment; anything else is a
+StoreError, never somebody else's mail.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import OrderedDict
+from pathlib import Path
+
+import msgspec
+
+from mta.model import Envelope, MessageId, Ref, Stored, StoreError
+from mta.spool._commit import crc32c
+from mta.spool.format import (
+    FIRST_OFFSET,
+    LARGE,
+    MESSAGE,
+    MESSAGE_HEAD,
+    RECORD,
+    RECORD_MAGIC,
+    ref_offset,
+    ref_segment,
+    segment_name,
+    unpack_segment,
+)
+from mta.spool.segments import Folder
+
+_OPEN_FILES = 64
+_FIRST_READ = 8192  # header, envelope and text of most messages in one call
+
+
+class SpoolReader:
+    """One process's open segments. Descriptors are checked by generation, for files are used again under new names."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = Folder(state_dir)
+        self._open: OrderedDict[int, tuple[int, int, int]] = OrderedDict()  # key -> fd, generation, size
+        self._decode = msgspec.msgpack.Decoder(Envelope).decode
+
+    def read(self, ref: Ref) -> Stored:
+        flags, message_id, payload = self._record(ref)
+        start = MESSAGE_HEAD.size
+        try:
+            size, _, large = MESSAGE_HEAD.unpack_from(payload)
+            envelope = self._decode(payload[start : start + size])
+        except (struct.error, msgspec.DecodeError) as error:
+            raise _damaged(ref_segment(ref), ref_offset(ref), f"is of another version: {error}") from error
+        content = payload[start + size :]
+        path = str(self._folder.body(message_id)) if flags & LARGE else ""
+        return Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large)
+
+    def envelope(self, ref: Ref) -> Envelope:
+        return self.read(ref).envelope
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1][0])
+
+    def _record(self, ref: int) -> tuple[int, int, bytes]:
+        """Flags, id and payload of a MESSAGE record; opens the segment anew if the file at hand is from before."""
+        key = ref_segment(ref)
+        fresh = key not in self._open
+        try:
+            return self._read_record(key, ref_offset(ref))
+        except StoreError:
+            if fresh:
+                raise
+            os.close(self._open.pop(key)[0])
+            return self._read_record(key, ref_offset(ref))
+
+    def _read_record(self, key: int, offset: int) -> tuple[int, int, bytes]:
+        fd, generation, room = self._segment(key)
+        data = _read(key, fd, offset, _FIRST_READ)
+        if len(data) < RECORD.size:
+            raise _damaged(key, offset, "ends early")
+        magic, kind, flags, zero, found, length, crc, message_id, time_ms = RECORD.unpack_from(data)
+        if magic != RECORD_MAGIC or found != generation or kind != MESSAGE:
+            raise _damaged(key, offset, "holds no message")
+        end = RECORD.size + length
+        if offset + end > room:  # the length is not to be believed before the checksum
+            raise _damaged(key, offset, "ends behind its segment")
+        if end > len(data):
+            data += _read(key, fd, offset + len(data), end - len(data))
+        payload = data[RECORD.size : end]
+        header = RECORD.pack(magic, kind, flags, zero, found, length, 0, message_id, time_ms)
+        if len(payload) != length or crc32c(payload, crc32c(header)) != crc:
+            raise _damaged(key, offset, "fails its checksum")
+        return flags, message_id, payload
+
+    def _segment(self, key: int) -> tuple[int, int, int]:
+        known = self._open.get(key)
+        if known is not None:
+            return known
+        path = self._folder.path(key)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}") from error
+        try:
+            header = unpack_segment(_read(key, fd, 0, FIRST_OFFSET))
+            if header is None or (header.log << 32 | header.sequence) != key:
+                raise StoreError(f"{path}: no valid segment header")
+        except StoreError:
+            os.close(fd)
+            raise
+        if len(self._open) >= _OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1][0])
+        self._open[key] = fd, header.generation, os.fstat(fd).st_size
+        return self._open[key]
+
+
+def _read(key: int, fd: int, offset: int, length: int) -> bytes:
+    try:
+        return os.pread(fd, length, offset)
+    except OSError as error:
+        raise _damaged(key, offset, f"cannot be read: {error.strerror}") from error
+
+
+def _damaged(key: int, offset: int, what: str) -> StoreError:
+    return StoreError(f"{segment_name(key)} at {offset} {what}")

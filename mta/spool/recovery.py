@@ -1,0 +1,286 @@
+"""From the files of the spool to what is queued.
+
+Order: the checkpoint (if there is a good one), the state log from the place that it names, then the messages of each
+log from where the checkpoint ends. Receivers may be appending meanwhile: `known` says how far each log was read, and
+`mta.spool.store` goes on there.
+
+How far a log may be called known, while its writer goes on: batches are written in order, so once some record of a
+segment is seen, all earlier segments of that log are final. `_survey` therefore looks for the newest segment with a
+record *before* the earlier ones are read, and `known` never goes beyond it: a batch that is on its way to the end of a
+segment would be overlooked for good if its successor, still empty, already counted.
+
+Invariants
+- A message is given once, with its newest state; a finished one is not given.
+- What cannot be read is reported and kept: strange files go to lost+found, damaged segments are never used again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mta.model import Change, Queued, StoreError, id_text
+from mta.spool import checkpoint as checkpoints
+from mta.spool.format import (
+    FIRST_OFFSET,
+    MESSAGE,
+    STATE,
+    make_ref,
+    parse_segment_name,
+    ref_offset,
+    ref_segment,
+    segment_name,
+)
+from mta.spool.ledger import Ledger
+from mta.spool.scan import Found, SegmentView, Walk, is_finished, message_in, with_changes
+from mta.spool.segments import Folder
+from mta.spool.state import Replay
+
+_LARGEST = 128 << 20  # octets of a segment; memory is only taken for what is read
+_YOUNG = 3600.0  # seconds: a body file that was written to since may still get its record
+
+
+@dataclass(slots=True)
+class Report:
+    """What a recovery met."""
+
+    segments: int = 0
+    messages: int = 0
+    finished: int = 0
+    changes: int = 0
+    torn: int = 0  # records that a crash cut off; none of them was acknowledged
+    damaged: int = 0  # places inside a segment that could not be read, with readable records behind them
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class Recovery:
+    """One pass over the spool. Iterate `messages` to its end; then everything here is whole."""
+
+    def __init__(self, folder: Folder, state_log: int) -> None:
+        self._folder = folder
+        self._state_log = state_log
+        self._horizon: dict[int, tuple[int, int]] = {}  # segment -> generation, offset that a checkpoint reaches to
+        self._given: set[int] = set()  # from the checkpoint, though the log is read there as well
+        self.known: dict[int, int] = {}  # log -> reference up to which all its records were seen
+        self.large: dict[int, int] = {}  # reference -> id of messages with a body file
+        self.ledger = Ledger()
+        self.damaged: set[int] = set()  # segments that must be kept for a person to look at
+        self.unreadable: set[int] = set()  # segments to be left alone: another start may be able to read them
+        self.report = Report()
+        self._bodies: set[int] = set()
+        self._keys: list[int] = []
+        self._replay = Replay(())
+        self._room: memoryview | None = None
+        self._checkpoint = checkpoints.load(folder, self.report.notes)
+
+    def messages(self, before: int) -> Iterator[Queued]:
+        """Everything unfinished. The state log is read up to the segment `before`: the rest is this life's own."""
+        began = time.monotonic()
+        self._set_aside_strangers()
+        self._keys = [k for k in self._folder.in_use() if k >> 32 != self._state_log or k < before]
+        self._bodies = self._body_files()
+        self._replay = Replay(frozenset(self._keys))
+        self._room = memoryview(mmap.mmap(-1, _LARGEST))
+        newest = self._survey()
+        self._replay_state()
+        yield from self._from_checkpoint()
+        for key in self._keys:
+            if key <= newest[key >> 32]:
+                yield from self._from_segment(key, newest=key == newest[key >> 32])
+        self._check_bodies()
+        self._given, self._bodies, self._replay, self._room = set(), set(), Replay(()), None
+        self.report.seconds = time.monotonic() - began
+
+    # ---- what is there
+
+    def _set_aside_strangers(self) -> None:
+        for name in sorted(os.listdir(self._folder.segments)):
+            key = parse_segment_name(name)
+            if key is None or not self._is_segment(key):
+                self._lose(self._folder.segments / name, "is no segment of this spool")
+
+    def _is_segment(self, key: int) -> bool:
+        try:
+            view = SegmentView(self._folder, key)
+        except StoreError:
+            return True  # it cannot be read now: not ours to judge
+        view.close()
+        return view.header is not None
+
+    def _survey(self) -> dict[int, int]:
+        """The newest segment of each log in which there is any record; the oldest where there is none."""
+        newest: dict[int, int] = {}
+        oldest = {key >> 32: key for key in reversed(self._keys)}
+        for key in reversed(self._keys):
+            if key >> 32 not in newest and (key == oldest[key >> 32] or self._walk(key, FIRST_OFFSET)[1].found):
+                newest[key >> 32] = key
+        return newest
+
+    def _walk(self, key: int, start: int, *, final: bool = True, sync: bool = False) -> tuple[SegmentView | None, Walk]:
+        """The records of a segment, and the view for their payloads; nothing where it cannot be read."""
+        try:
+            view = SegmentView(self._folder, key, self._room)
+        except StoreError as error:
+            self.unreadable.add(key)
+            self._note(str(error))
+            return None, Walk([], start, ())
+        try:
+            if view.header is None:
+                return None, Walk([], start, ())  # set aside a moment ago, or damaged since
+            if sync:
+                view.sync()
+            return view, view.walk(start, final=final)
+        except StoreError as error:
+            self.unreadable.add(key)
+            self._note(str(error))
+            return None, Walk([], start, ())
+        finally:
+            view.close()
+
+    # ---- the state log
+
+    def _replay_state(self) -> None:
+        first = self._checkpoint.head.log_from if self._checkpoint is not None else 0
+        for key in self._keys:
+            if key >> 32 == self._state_log and key >= first:
+                self._replay_segment(key)
+        if self._checkpoint is not None:
+            self._horizon = {key: (generation, end) for key, generation, end in self._checkpoint.head.segments}
+
+    def _replay_segment(self, key: int) -> None:
+        # INVARIANT: texts and segments are given up for what is read here, so it must outlive the machine.
+        view, walk = self._walk(key, FIRST_OFFSET, sync=True)
+        if view is None:
+            return
+        for found in walk.found:
+            if found[0] == STATE:
+                self.report.changes += self._replay.feed(bytes(view.payload(found)))
+
+    def _changes(self, queued: Queued, old: tuple[Change, ...] = ()) -> tuple[Change, ...]:
+        """The newest change of each part, out of the checkpoint and the log behind it."""
+        take = self._replay.take
+        if len(queued.domains) == 1 and not old:
+            change = take(queued.ref, queued.id, 0)
+            return () if change is None else (change,)
+        newest = {c.part: c for c in old}
+        for part in range(len(queued.domains)):
+            change = take(queued.ref, queued.id, part)
+            if change is not None and (part not in newest or newest[part].kind != "finished"):
+                newest[part] = change
+        return tuple(newest.values())
+
+    # ---- the messages
+
+    def _from_checkpoint(self) -> Iterator[Queued]:
+        if self._checkpoint is None:
+            return
+        there = frozenset(self._keys)
+        for old in self._checkpoint.messages():
+            key = ref_segment(old.ref)
+            if ref_offset(old.ref) >= self._horizon.get(key, (0, 0))[1]:
+                self._given.add(old.ref)  # arrived while the checkpoint was written
+            if key not in there:
+                self.report.notes.append(f"message {id_text(old.id)}: its segment {segment_name(key)} is gone")
+                continue
+            queued = with_changes(old, self._changes(old, old.changes))
+            if self._is_given(queued, large=old.id in self._bodies):
+                yield queued
+
+    def _from_segment(self, key: int, *, newest: bool) -> Iterator[Queued]:
+        """The messages behind the checkpoint in a segment. `newest`: its log may still be writing to it."""
+        self.report.segments += 1
+        view, walk = self._walk(key, self._start(key), final=not newest or key >> 32 == self._state_log)
+        if view is not None:
+            if newest:
+                self.report.torn += view.torn(walk.end)
+            for place in walk.damaged:
+                self._damage(key, f"{segment_name(key)} is damaged at {place}; the records behind were read")
+            given, base = self._given, key << 24
+            for found in walk.found:
+                if (
+                    found[0] == MESSAGE
+                    and (base | found[2] >> 3) not in given
+                    and (queued := self._read(view, found)) is not None
+                ):
+                    yield queued
+        if newest:
+            self.known[key >> 32] = make_ref(key >> 32, key & 0xFFFFFFFF, walk.end)
+
+    def _start(self, key: int) -> int:
+        generation, offset = self._horizon.get(key, (0, FIRST_OFFSET))
+        if offset == FIRST_OFFSET:
+            return FIRST_OFFSET
+        try:
+            view = SegmentView(self._folder, key)
+        except StoreError:
+            return FIRST_OFFSET
+        view.close()
+        return offset if view.header is not None and view.header.generation == generation else FIRST_OFFSET
+
+    def _read(self, view: SegmentView, found: Found) -> Queued | None:
+        """The message of a record, unless it is finished."""
+        try:
+            queued, large = message_in(view, found)
+        except StoreError as error:
+            self._damage(view.key, str(error))
+            return None
+        if changes := self._changes(queued):
+            queued = with_changes(queued, changes)
+        return queued if self._is_given(queued, large=large) else None
+
+    def _is_given(self, queued: Queued, *, large: bool) -> bool:
+        """Whether a message is unfinished, and new here; it is live from now on."""
+        if is_finished(queued):
+            self.report.finished += 1
+            if large:  # the crash came between the end of the message and that of its text
+                self._folder.body(queued.id).unlink(missing_ok=True)
+            return False
+        done = [c.part for c in queued.changes if c.kind == "finished"]
+        if not self.ledger.add(queued.ref, len(queued.domains), done):
+            return False
+        if large:
+            self.large[queued.ref] = queued.id
+        self.report.messages += 1
+        return True
+
+    # ---- what belongs to nobody
+
+    def _body_files(self) -> set[int]:
+        found = set()
+        for name in os.listdir(self._folder.bodies):
+            try:
+                found.add(int(name, 16))
+            except ValueError:
+                continue  # _check_bodies deals with it
+        return found
+
+    def _check_bodies(self) -> None:
+        """Body files that no message names: left by a crash before their record, or after their end."""
+        named = {self._folder.body(message_id).name for message_id in self.large.values()}
+        before = time.time() - _YOUNG
+        for name in sorted(set(os.listdir(self._folder.bodies)) - named):
+            path = self._folder.bodies / name
+            try:
+                young = path.stat().st_mtime > before
+            except FileNotFoundError:
+                continue
+            if not young:
+                self._lose(path, "belongs to no message")
+
+    def _damage(self, key: int, note: str) -> None:
+        self.damaged.add(key)
+        self.report.damaged += 1
+        self._note(note)
+
+    def _note(self, note: str) -> None:
+        if note not in self.report.notes:  # a segment may be walked twice
+            self.report.notes.append(note)
+
+    def _lose(self, path: Path, why: str) -> None:
+        self._folder.set_aside(path)
+        self.report.notes.append(f"{path.name} {why}; moved to lost+found")

@@ -1,0 +1,111 @@
+"""Changes of state as they lie in STATE records, and what is left of them after a replay.
+
+One record holds many changes, so that a batch costs one header and one checksum. An entry is fixed fields and, only
+where there is more to say, a tail: the finished recipients and the reason.
+
+Invariant: changes are absolute and `finished` is for ever, so replaying a log twice, or from an earlier place, gives
+the same result.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Container, Iterator, Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from mta.model import Change
+
+ENTRY: Final = struct.Struct("<QQQIIHB5x")  # ref, id, due, part, octets of tail, attempts, kind
+_REST: Final = struct.Struct("<QIIHB5x")  # the same from `due` on
+_NAMES: Final = 16  # octets of ref and id
+_KINDS: Final[tuple[Literal["finished", "waiting", "held"], ...]] = ("finished", "waiting", "held")
+_FINISHED: Final = 0
+_KIND_AT: Final = 18  # of _REST
+_NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
+_JUST_FINISHED: Final = _REST.pack(0, 0, 0, 0, _FINISHED)  # one object for all that are, whatever their part
+_MOST_ATTEMPTS: Final = 0xFFFF
+_LONGEST_WHY: Final = 65_536  # so that one entry always fits a record, and a record a segment
+_RECORD: Final = 256 << 10
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_tail = msgspec.msgpack.Decoder(tuple[tuple[int, ...], str]).decode
+
+
+def pack_changes(changes: Sequence[Change]) -> list[tuple[Sequence[Change], bytes]]:
+    """The payloads of STATE records, each with the changes that are in it. Few changes give one record."""
+    records: list[tuple[Sequence[Change], bytes]] = []
+    parts: list[bytes] = []
+    pack = ENTRY.pack
+    first = size = 0
+    for i, c in enumerate(changes):
+        if c.done or c.why:
+            tail = _encode((c.done, c.why[:_LONGEST_WHY]))
+            entry = pack(c.ref, c.id, c.due, c.part, len(tail), min(c.attempts, _MOST_ATTEMPTS), _NUMBERS[c.kind])
+            parts += (entry, tail)
+            size += len(tail)
+        else:
+            parts.append(pack(c.ref, c.id, c.due, c.part, 0, min(c.attempts, _MOST_ATTEMPTS), _NUMBERS[c.kind]))
+        size += ENTRY.size
+        if size > _RECORD:
+            records.append((changes[first : i + 1], b"".join(parts)))
+            parts.clear()
+            first, size = i + 1, 0
+    if parts:
+        records.append((changes[first:], b"".join(parts)))
+    return records
+
+
+def unpack_changes(payload: bytes) -> Iterator[Change]:
+    """The entries of a STATE record; the caller has checked its checksum."""
+    offset = 0
+    while offset < len(payload):
+        ref, message_id, _, part, tail, _, _ = ENTRY.unpack_from(payload, offset)
+        end = offset + ENTRY.size + tail
+        yield _change(ref, message_id, part, payload[offset + _NAMES : end])
+        offset = end
+
+
+def _change(ref: int, message_id: int, part: int, rest: bytes) -> Change:
+    due, _, tail, attempts, kind = _REST.unpack_from(rest)
+    done, why = _decode_tail(rest[_REST.size :]) if tail else ((), "")
+    return Change(ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why)
+
+
+class Replay:
+    """What a state log says in the end: the newest change of each part of each message that it names.
+
+    Kept by message id: a reference may come again after a segment was set aside, an id never does. Changes of
+    messages in segments that are gone are dropped at once, and the others kept packed, which bounds the memory.
+    """
+
+    def __init__(self, segments: Container[int]) -> None:
+        self._segments = segments
+        self._newest: dict[int, bytes] = {}  # id << 16 | part -> entry from `due` on
+
+    def feed(self, payload: bytes) -> int:
+        """Take a STATE record; returns how many changes were in it."""
+        newest, segments, unpack = self._newest, self._segments, ENTRY.unpack_from
+        offset = count = 0
+        while offset < len(payload):
+            ref, message_id, _, part, tail, _, kind = unpack(payload, offset)
+            end = offset + ENTRY.size + tail
+            if ref >> 24 in segments:
+                place = message_id << 16 | part
+                if kind == _FINISHED and not tail:
+                    newest[place] = _JUST_FINISHED
+                elif kind == _FINISHED or not _is_finished(newest.get(place)):
+                    newest[place] = payload[offset + _NAMES : end]
+            offset = end
+            count += 1
+        return count
+
+    def take(self, ref: int, message_id: int, part: int) -> Change | None:
+        """The newest change of a part; each is given once."""
+        rest = self._newest.pop(message_id << 16 | part, None)
+        return None if rest is None else _change(ref, message_id, part, rest)
+
+
+def _is_finished(rest: bytes | None) -> bool:
+    return rest is not None and rest[_KIND_AT] == _FINISHED

@@ -1,0 +1,48 @@
+"""The `Received:` header that this server puts in front of a text (RFC 5321 §4.4).
+
+Invariant: no octet from the peer can end the header or begin another one: the HELO name is reduced to what a
+domain or an address literal may hold, and an address has passed the session's grammar.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+_HELO_KEEPS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]")
+_HELO = bytes(c if c in _HELO_KEEPS else ord("?") for c in range(256))
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def date_text(seconds: int) -> str:
+    """A time as RFC 5322 §3.3 writes it, in UTC, whatever the locale."""
+    t = datetime.fromtimestamp(seconds, UTC)
+    return (
+        f"{_DAYS[t.weekday()]}, {t.day} {_MONTHS[t.month - 1]} {t.year}"
+        f" {t.hour:02d}:{t.minute:02d}:{t.second:02d} +0000"
+    )
+
+
+class Tracer:
+    """Makes the header for one host. The date is formatted once a second, the first lines once a session."""
+
+    __slots__ = ("_by", "_date", "_second")
+
+    def __init__(self, hostname: str) -> None:
+        self._by = f"\r\n\tby {hostname} with ".encode("ascii")
+        self._second = -1
+        self._date = b""
+
+    def origin(self, helo: bytes, client: str, protocol: bytes) -> bytes:
+        """The beginning, up to the id: the same for all messages of a session until its next HELO or EHLO."""
+        literal = f"IPv6:{client}" if ":" in client else client
+        who = helo.translate(_HELO) or b"unknown"
+        return b"Received: from " + who + f" ([{literal}])".encode("ascii") + self._by + protocol + b" id "
+
+    def received(self, origin: bytes, message_id: str, recipient: bytes, second: int) -> bytes:
+        """`recipient` is named only when it is the only one: others must not learn of each other."""
+        if second != self._second:
+            self._second = second
+            self._date = b"\r\n\t" + date_text(second).encode("ascii") + b"\r\n"
+        target = b"\r\n\tfor <" + recipient + b">;" if recipient else b";"
+        return origin + message_id.encode("ascii") + target + self._date

@@ -1,0 +1,46 @@
+"""The Received header: right form, and nothing from the peer can break out of it."""
+
+from email import message_from_bytes
+from email.utils import parsedate_to_datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta.mail.trace import Tracer, date_text
+
+SECOND = 1_795_439_400
+
+
+def received(
+    helo: bytes = b"client.example", client: str = "192.0.2.1", recipient: bytes = b"user@example.org"
+) -> bytes:
+    tracer = Tracer("mx.example.org")
+    return tracer.received(tracer.origin(helo, client, b"ESMTP"), "1AHHN4AQ0C00", recipient, SECOND)
+
+
+def test_the_whole_header() -> None:
+    assert received() == (
+        b"Received: from client.example ([192.0.2.1])\r\n"
+        b"\tby mx.example.org with ESMTP id 1AHHN4AQ0C00\r\n"
+        b"\tfor <user@example.org>;\r\n"
+        b"\tMon, 23 Nov 2026 13:10:00 +0000\r\n"
+    )
+
+
+def test_several_recipients_are_not_told_of_each_other() -> None:
+    assert b"for" not in received(recipient=b"")
+
+
+def test_an_ipv6_client_is_written_as_a_literal() -> None:
+    assert b"([IPv6:2001:db8::1])" in received(client="2001:db8::1")
+
+
+@given(st.binary(max_size=80))
+def test_no_helo_name_breaks_out(helo: bytes) -> None:
+    message = message_from_bytes(received(helo=helo) + b"\r\nbody\r\n")
+    assert message.keys() == ["Received"]
+    assert message.get_payload() == "body\r\n"
+
+
+def test_the_date_is_understood_by_others() -> None:
+    assert parsedate_to_datetime(date_text(SECOND)).timestamp() == SECOND

@@ -1,0 +1,191 @@
+"""One SMTP connection: the shell between uvloop and the sans-IO session.
+
+Invariants
+- All connections of a process read into one buffer: the session copies what it must keep before it returns.
+- Octets leave in order: directly by `os.write` on a plain socket while nothing waits in the transport, through the
+  transport from the first partial write on until it is empty again, and always under TLS.
+- A message is answered only from `answer`, which the intake calls when the store has spoken.
+- Reading is not paused while a message is being committed, for that costs two system calls a message; it is paused
+  as soon as the client sends something meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, cast
+
+from mta import _fastparse
+from mta.model import Body, MessageId, StoreError
+
+if TYPE_CHECKING:
+    from mta.receive.listener import Endpoint
+
+_OUTPUT = _fastparse.OUTPUT
+_BODY = _fastparse.BODY
+_MESSAGE = _fastparse.MESSAGE
+_DISCARD = _fastparse.DISCARD
+_STARTTLS = _fastparse.STARTTLS
+_CLOSE = _fastparse.CLOSE
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A client.
+
+    `active` is the tick in which it last sent something, `large` the file of a large text that arrives and
+    `large_id` the id it was begun under, `failed` why that file could not be written,
+    `origin` the HELO name and the beginning of the trace header that was made of it.
+    """
+
+    __slots__ = (
+        "_direct",
+        "_endpoint",
+        "_eof",
+        "_fd",
+        "_paused",
+        "active",
+        "client",
+        "failed",
+        "large",
+        "large_id",
+        "origin",
+        "session",
+        "transport",
+    )
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._fd = -1
+        self._direct = False
+        self._paused = False
+        self._eof = False
+        self.client = ""
+        self.large: Body | None = None
+        self.large_id = MessageId(0)
+        self.origin: tuple[bytes, bool, bytes] | None = None
+        self.failed: StoreError | None = None
+        self.active = endpoint.clock.tick
+
+    # ---- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        endpoint = self._endpoint
+        peer = transport.get_extra_info("peername")
+        self.client = peer[0] if peer else ""
+        if endpoint.implicit_tls:
+            self._direct = False
+        else:
+            self._fd = transport.get_extra_info("socket").fileno()
+            self._direct = True
+        self.session = _fastparse.ServerSession(endpoint.config, endpoint.judge_for(self.client))
+        if endpoint.implicit_tls:
+            self.session.secured()
+        endpoint.opened(self)
+        self._act(self.session.greet())
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._endpoint.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        endpoint = self._endpoint
+        session = self.session
+        self.active = endpoint.clock.tick
+        flags = session.receive(endpoint.buffer, nbytes)
+        if flags == _OUTPUT:  # nearly always
+            self._send(session.take_output())
+        elif flags == _MESSAGE:
+            endpoint.accept(self)
+        elif flags:
+            self._act(flags)
+        elif session.parked and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        # A client that shut its sending side still gets the answer to what it sent (smtp-source and others do so).
+        self._eof = self.session.parked
+        return self._eof
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget_large()
+        self._endpoint.closed(self)
+
+    # ---- called by the intake and the listener
+
+    def answer(self, reply: bytes) -> None:
+        """The store has spoken on the parked message."""
+        if self.transport.is_closing():
+            return
+        flags = self.session.resume(reply)
+        if flags == _OUTPUT:
+            self._send(self.session.take_output())
+            flags = 0
+        if self._paused and not self.session.parked:
+            self._paused = False
+            self.transport.resume_reading()
+        if flags:
+            self._act(flags)
+        if self._eof and not self.session.parked:
+            self.transport.close()
+
+    def hang_up(self, reply: bytes) -> None:
+        """End the session from our side: time-out or shutdown."""
+        if not self.transport.is_closing():
+            self._act(self.session.close(reply))
+
+    # ---- inside
+
+    def _act(self, flags: int) -> None:
+        session = self.session
+        if flags & _OUTPUT:
+            self._send(session.take_output())
+        if flags & _DISCARD:
+            self._forget_large()
+        if flags & _BODY:
+            self._spill()
+        if flags & _MESSAGE:
+            self._endpoint.accept(self)
+        elif flags & _CLOSE:
+            self.transport.close()
+        elif flags & _STARTTLS:
+            self._begin_tls()
+
+    def _send(self, data: bytes) -> None:
+        if self._direct and self.transport.get_write_buffer_size() == 0:
+            try:
+                sent = os.write(self._fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.transport.abort()
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self.transport.write(data)
+
+    def _spill(self) -> None:
+        """Move the part of a large text that is here into its file."""
+        chunk = self.session.take_body()
+        if self.failed is not None:
+            return  # the refusal waits for the true end of the text; nothing more is kept until then
+        try:
+            if self.large is None:
+                self.large_id, self.large = self._endpoint.begin_body()
+            self.large.write(chunk)
+        except StoreError as error:
+            self._forget_large()
+            self.failed = error
+
+    def _forget_large(self) -> None:
+        self.failed = None
+        if self.large is not None:
+            self.large.discard()
+            self.large = None
+
+    def _begin_tls(self) -> None:
+        # Reading stops before the 220 can reach the client: no octet of the handshake may be taken for a command.
+        self._direct = False
+        self.transport.pause_reading()
+        self._endpoint.upgrade(self)

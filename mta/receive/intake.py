@@ -1,0 +1,205 @@
+"""From a whole message to its 250: draft, store, answer, tell the queue manager.
+
+INVARIANT: a 250 leaves only from `committed` with no error, that is, after the store said that the batch which holds
+the message is on stable storage.
+The queue manager is told after the answer. If its link is full the news is dropped and a `Position` is owed: the
+queue manager then finds the messages in the spool itself, so neither side needs a growing list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from mta.config.settings import Domain
+from mta.mail.trace import Tracer
+from mta.model import (
+    Arrival,
+    Arrivals,
+    Body,
+    Draft,
+    Envelope,
+    IdSource,
+    Intake,
+    LinkRecord,
+    MessageId,
+    Position,
+    Recipient,
+    StoreError,
+    id_text,
+)
+from mta.net.link import BATCH
+from mta.observe.counters import INDEX
+from mta.observe.maillog import MailLog
+from mta.policy.relay import expand_postmaster
+from mta.receive.listener import refusal
+
+if TYPE_CHECKING:
+    from mta.receive.connection import Connection
+
+_ACCEPTED = INDEX["messages_accepted"]
+_OCTETS = INDEX["octets_accepted"]
+_COMMITS = INDEX["commits"]
+_NEWS_DELAY = 0.004  # seconds
+
+
+class MessageIntake:
+    """One receiver's way into the store; `attach` comes before the first connection."""
+
+    _store: Intake
+    _ids: IdSource
+
+    def __init__(
+        self,
+        *,
+        log: int,
+        hostname: str,
+        domains: Sequence[Domain],
+        counters: memoryview,
+        maillog: MailLog,
+        announce: Callable[[LinkRecord], bool],
+        position: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._domains = domains
+        self._tracer = Tracer(hostname)
+        self._counters = counters
+        self._maillog = maillog
+        self._announce = announce
+        self._position = position
+        self._owes_position = False
+        self._gathered: list[Arrival] = []
+
+    def count(self, name: str, amount: int = 1) -> None:
+        self._counters[INDEX[name]] += amount
+
+    def attach(self, store: Intake, ids: IdSource) -> None:
+        self._store = store
+        self._ids = ids
+
+    def begin_body(self) -> tuple[MessageId, Body]:
+        """The file of a large text, under the id that its message will have."""
+        message_id = self._ids.next(time.time_ns() // 1_000_000)
+        return message_id, self._store.body(message_id)
+
+    def accept(self, connection: Connection) -> None:
+        """A whole message is parked in the session: give it to the store."""
+        if connection.failed is not None:
+            self._refuse(connection, connection.failed)
+            return
+        try:
+            draft, text = self._draft(connection)
+            self._store.put(draft, (connection, draft, text))
+        except StoreError as error:
+            self._refuse(connection, error)
+            return
+        connection.large = None  # the store's now
+
+    def _draft(self, connection: Connection) -> tuple[Draft, str]:
+        """The message to store, and its id as text."""
+        session = connection.session
+        now = time.time_ns()
+        recipients = session.recipients
+        if b"postmaster" in recipients:
+            recipients = [expand_postmaster(r, self._domains) for r in recipients]
+        helo = session.helo
+        body: bytes | Body
+        if connection.large is not None:
+            message_id = connection.large_id
+            connection.large.write(session.take_body())
+            body = connection.large
+        else:
+            message_id = self._ids.next(now // 1_000_000)
+            body = session.take_body()
+        text = id_text(message_id)
+        origin = connection.origin
+        if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
+            protocol = _protocol(session.esmtp, session.tls)
+            origin = connection.origin = helo, session.esmtp, self._tracer.origin(helo, connection.client, protocol)
+        only = recipients[0] if len(recipients) == 1 else b""
+        head = self._tracer.received(origin[2], text, only, now // 1_000_000_000)
+        envelope = Envelope(
+            sender=session.sender,
+            recipients=tuple([Recipient(r) for r in recipients]),
+            eight_bit=session.eight_bit,
+            client=connection.client,
+            helo=helo,
+        )
+        return Draft(message_id, envelope, head, body), text
+
+    def committed(self, tokens: Sequence[object], arrivals: Sequence[Arrival], error: StoreError | None) -> None:
+        """The store's callback: a batch is on disk, or failed as a whole."""
+        batch = cast("Sequence[tuple[Connection, Draft, str]]", tokens)
+        if error is not None:
+            self.count("commit_failures")
+            for connection, _, _ in batch:
+                self.count("messages_refused")
+                connection.answer(refusal(error))
+            return
+        for connection, _, text in batch:
+            connection.answer(b"250 2.0.0 queued as " + text.encode("ascii") + b"\r\n")
+        self._gather(arrivals)
+        self._note(batch, arrivals)
+
+    def _gather(self, arrivals: Sequence[Arrival]) -> None:
+        """News is told some milliseconds later, with what else came meanwhile: a wake-up costs more than the news."""
+        first = not self._gathered
+        self._gathered.extend(arrivals)
+        if len(self._gathered) >= BATCH // 2:
+            self.tell()
+        elif first:
+            asyncio.get_running_loop().call_later(_NEWS_DELAY, self.tell)
+
+    def tell(self) -> None:
+        """Tell the queue manager what has gathered."""
+        for start in range(0, len(self._gathered), BATCH):
+            if not self._announce(Arrivals(self._log, tuple(self._gathered[start : start + BATCH]))):
+                self._owes_position = True
+        self._gathered.clear()
+
+    def settle(self) -> None:
+        """Called from time to time: tell the queue manager what it may have missed."""
+        if self._owes_position and self._announce(Position(self._log, self._position())):
+            self._owes_position = False
+
+    def owe_position(self) -> None:
+        """The queue manager is new: it wants to know how far the log goes."""
+        self._owes_position = True
+        self.settle()
+
+    def _note(self, batch: Sequence[tuple[Connection, Draft, str]], arrivals: Sequence[Arrival]) -> None:
+        octets = 0
+        log = self._maillog
+        for (_, draft, text), arrival in zip(batch, arrivals, strict=True):
+            envelope = draft.envelope
+            octets += arrival.size
+            # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
+            log(
+                text,
+                "received",
+                f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
+                f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
+                f" size={arrival.size}",
+            )
+        counters = self._counters
+        counters[_COMMITS] += 1
+        counters[_ACCEPTED] += len(batch)
+        counters[_OCTETS] += octets
+
+    def _refuse(self, connection: Connection, error: StoreError) -> None:
+        self.count("messages_refused")
+        connection.failed = None
+        if connection.large is not None:
+            connection.large.discard()
+            connection.large = None
+        # Not answered from within: pipelined messages would recurse once each.
+        asyncio.get_running_loop().call_soon(connection.answer, refusal(error))
+
+
+def _protocol(esmtp: bool, tls: bool) -> bytes:
+    """The "with" keyword (RFC 3848)."""
+    if not esmtp:
+        return b"SMTP"
+    return b"ESMTPS" if tls else b"ESMTP"

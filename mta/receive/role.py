@@ -1,0 +1,177 @@
+"""The receiver: accepts SMTP on its listeners, writes each message to its own log of the spool, answers.
+
+What it opens: the listening sockets it was given, its log in the spool, the mail log, the link to the queue manager.
+It goes on accepting while the queue manager is away: what it committed is found in the spool later.
+
+Stopping: sessions outside a transaction are told 421 at once, the others after their message or when the drain time
+is over; then the log is closed, which waits for the last commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import uvloop
+
+from mta.config.settings import Limits, Listener, Settings
+from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
+from mta.net.link import Link
+from mta.observe.maillog import LOG_DELAY, MailLog
+from mta.policy.relay import RelayControl
+from mta.receive.connection import Connection
+from mta.receive.intake import MessageIntake
+from mta.receive.listener import READ_SIZE, Clock, Endpoint, tls_context
+from mta.spool.writer import LogWriter
+
+_TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
+_STOPPING = b"421 4.3.2 this server is stopping, try again later\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStart:
+    """All that a receiver is born with."""
+
+    settings: Settings
+    worker: int
+    life: int
+    counters: memoryview
+    link: socket.socket
+    listeners: list[tuple[Listener, socket.socket]]
+    up: Callable[[], None]
+
+
+def run(start: ReceiverStart) -> None:
+    """Serve until SIGTERM."""
+    uvloop.run(_serve(start))
+
+
+async def _serve(start: ReceiverStart) -> None:
+    receiver = Receiver(start, asyncio.get_running_loop())
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await receiver.listen()
+    start.up()
+    await stop.wait()
+    await receiver.drain(start.settings.server.drain)
+
+
+class Receiver:
+    """The connections of one process and what they share."""
+
+    def __init__(self, start: ReceiverStart, loop: asyncio.AbstractEventLoop) -> None:
+        settings = start.settings
+        self._start = start
+        self._loop = loop
+        self._limits = settings.limits
+        self._connections: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._clock = Clock()
+        self._stopping = False
+        self._maillog = MailLog(settings.log.path, partial(loop.call_later, LOG_DELAY))
+        self._link = Link(start.link, loop, self._heard)
+        self._intake = MessageIntake(
+            log=start.worker,
+            hostname=settings.server.hostname,
+            domains=settings.domain,
+            counters=start.counters,
+            maillog=self._maillog,
+            announce=self._link.try_send,
+            position=lambda: self._writer.position,
+        )
+        self._writer = LogWriter(settings.spool, settings.server.state_dir, start.worker, loop, self._intake.committed)
+        self._intake.attach(self._writer, IdSource(start.worker, self._writer.floor))
+        self._endpoints = self._make_endpoints()
+
+    def _make_endpoints(self) -> list[tuple[Endpoint, socket.socket]]:
+        settings = self._start.settings
+        wants_tls = any(listener.tls != "off" for listener, _ in self._start.listeners)
+        tls = tls_context(settings.tls) if wants_tls else None
+        relay = RelayControl(settings.relay.networks, settings.domain)
+        buffer = memoryview(bytearray(READ_SIZE))
+        return [
+            (
+                Endpoint(
+                    listener,
+                    settings.limits,
+                    hostname=settings.server.hostname,
+                    chunk=settings.spool.large_body,
+                    relay=relay,
+                    tls=tls,
+                    intake=self._intake,
+                    connections=self._connections,
+                    clock=self._clock,
+                    buffer=buffer,
+                ),
+                sock,
+            )
+            for listener, sock in self._start.listeners
+        ]
+
+    async def listen(self) -> None:
+        for endpoint, sock in self._endpoints:
+            server = await self._loop.create_server(
+                partial(Connection, endpoint),
+                sock=sock,
+                backlog=4096,
+                ssl=endpoint.tls if endpoint.implicit_tls else None,
+            )
+            self._servers.append(server)
+        self._intake.owe_position()
+        self._sweep()
+
+    async def drain(self, seconds: float) -> None:
+        """End all sessions in good order, then close the log."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        deadline = self._loop.time() + seconds
+        while self._connections and self._loop.time() < deadline:
+            self._hang_up_idle()
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.hang_up(_STOPPING)
+        await self._writer.close()
+        self._intake.tell()
+        self._intake.settle()
+        self._maillog.flush()
+        self._link.close()
+
+    def _hang_up_idle(self) -> None:
+        for connection in list(self._connections):
+            session = connection.session
+            if not session.in_transaction and not session.parked:
+                connection.hang_up(_STOPPING)
+
+    def _heard(self, record: LinkRecord) -> None:
+        if isinstance(record, Hello):
+            if record.version != LINK_VERSION:
+                raise RuntimeError(f"queue manager speaks link version {record.version}, not {LINK_VERSION}")
+            self._intake.owe_position()
+
+    def _sweep(self) -> None:
+        """Once a second: advance the clock, end silent sessions, look whether the store takes mail again."""
+        self._loop.call_later(1.0, self._sweep)
+        self._clock.tick += 1
+        self._intake.settle()
+        refusing = self._writer.refusing
+        for endpoint, _ in self._endpoints:
+            endpoint.refuse_mail(refusing)
+        tick = self._clock.tick
+        for connection in list(self._connections):
+            if tick - connection.active > _patience(connection, self._limits):
+                connection.hang_up(_TIMEOUT)
+
+
+def _patience(connection: Connection, limits: Limits) -> float:
+    """How long this session may be silent now, in seconds (RFC 5321 §4.5.3.2)."""
+    session = connection.session
+    if session.parked:
+        return float("inf")  # it waits for us
+    if session.in_data:
+        return limits.data_timeout
+    return limits.command_timeout if session.spoke else limits.greeting_timeout

@@ -1,0 +1,65 @@
+"""The index of the queue: deliveries in slots, slots in lists, lists in a timer wheel; see the .pyx."""
+
+from collections.abc import Set
+from typing import Final
+
+SOURCE_HASH: Final[str]
+
+# States of a slot. IDLE: in no list, somebody has it in hand.
+IDLE: Final[int]
+READY: Final[int]
+ACTIVE: Final[int]
+DEFERRED: Final[int]
+HELD: Final[int]
+RESOLVING: Final[int]
+
+class Arena:
+    """All deliveries of a queue manager. Times are ticks of an eighth of a second, in 32 bits."""
+
+    def __init__(self, tick: int = 0) -> None: ...
+    def new_list(self) -> int:
+        """The number of a new, empty list."""
+    def length(self, chain: int) -> int:
+        """Slots in a list."""
+    def add(self, id: int, ref: int, domain: int, part: int) -> int:
+        """A new delivery, idle; its slot number."""
+    def remove(self, slot: int) -> None:
+        """The delivery is over; the slot may be given to another."""
+    def push(self, chain: int, slot: int, state: int, front: bool = False) -> None:
+        """Move a slot to the end (or the front) of a list."""
+    def pop(self, chain: int) -> int:
+        """Take the first slot of a list, now idle; -1 when the list is empty."""
+    def take(self, chain: int, limit: int, active: int) -> list[tuple[int, int, int, int, int]]:
+        """Move up to `limit` slots from a ready list to an active list: [(slot, id, ref, part, attempts), ...]."""
+    def detach(self, slot: int) -> None:
+        """Take a slot out of whatever list it is in; it is idle then."""
+    def schedule(self, slot: int, due: int) -> None:
+        """Put a slot into the wheel; `due` is a tick. What is due already comes with the next tick."""
+    def advance(self, tick: int, limit: int = 100000) -> list[int]:
+        """Move time on; the slots that became due, idle now. Stops early after about `limit` of them."""
+    def holds(self, slot: int, id: int, part: int) -> bool:
+        """Whether this slot is in use, for this delivery."""
+    def id(self, slot: int) -> int: ...
+    def ref(self, slot: int) -> int: ...
+    def domain(self, slot: int) -> int: ...
+    def part(self, slot: int) -> int: ...
+    def state(self, slot: int) -> int: ...
+    def due(self, slot: int) -> int: ...
+    def attempts(self, slot: int) -> int: ...
+    def set_attempts(self, slot: int, attempts: int) -> None: ...
+    def site(self, slot: int) -> int: ...
+    def set_site(self, slot: int, site: int) -> None: ...
+    def why(self, slot: int) -> int: ...
+    def set_why(self, slot: int, why: int) -> None: ...
+    def find(self, id: int) -> list[int]:
+        """The slots of a message. Looks at every slot: some milliseconds for a million."""
+    def locate(self, ids: Set[int]) -> dict[tuple[int, int], int]:
+        """The slots of some messages, as {(id, part): slot}; looks at every slot once, however many ids there are."""
+    def scan(self, cursor: int, limit: int, states: int) -> tuple[list[int], int]:
+        """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end."""
+    def count(self, state: int) -> int:
+        """Deliveries in a state."""
+    def __len__(self) -> int: ...
+    @property
+    def now(self) -> int:
+        """The tick up to which time has been moved."""

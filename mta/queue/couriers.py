@@ -1,0 +1,122 @@
+"""The couriers as the queue manager knows them: links, lives, what each has in hand.
+
+Invariant: the active list of a courier holds just the deliveries that were given to its present life (or that it said
+it has in hand) and whose result has not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+
+from mta.model import LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews
+from mta.net.link import Link
+from mta.queue._arena import Arena
+from mta.queue.sites import SiteQueue
+
+Taken = tuple[int, int, int, int, int]  # slot, id, ref, part, attempts
+
+
+class Courier:
+    """One courier. `life` is 0 until it said Hello; `active` is its list in the arena."""
+
+    def __init__(self, worker: int, active: int) -> None:
+        self.worker = worker
+        self.active = active
+        self.life = 0
+        self.link: Link
+
+
+class Couriers:
+    """All of them. The callbacks: results came; a courier began a new life; it says what it has in hand.
+
+    The links are read from `greet` on: what couriers told an earlier life of the queue manager waits in them until
+    the queue is recovered. `alive` are the workers that have said Hello: only these are given anything.
+    """
+
+    def __init__(
+        self,
+        ends: Sequence[tuple[int, socket.socket]],
+        loop: asyncio.AbstractEventLoop,
+        arena: Arena,
+        life: int,
+        *,
+        results: Callable[[int, Results], None],
+        drained: Callable[[], None],
+        began: Callable[[Courier, bool], None],
+        busy: Callable[[Courier, Sequence[tuple[int, int]]], None],
+    ) -> None:
+        self._ends = ends
+        self._loop = loop
+        self._life = life
+        self._results = results
+        self._drained = drained
+        self._began = began
+        self._busy = busy
+        self._news = asyncio.Event()
+        self.by_worker = {worker: Courier(worker, arena.new_list()) for worker, _ in ends}
+        self.alive: list[int] = []
+
+    async def greet(self, patience: float) -> None:
+        """Read the links, say Hello, and wait until all have answered or the patience is at its end."""
+        for worker, end in self._ends:
+            courier = self.by_worker[worker]
+            courier.link = Link(end, self._loop, self._receiver(courier), self._drained)
+            courier.link.send(Hello(LINK_VERSION, "queue", 0, self._life))
+        await self.until(lambda: len(self.alive) == len(self.by_worker), patience)
+
+    def give(
+        self,
+        worker: int,
+        queue: SiteQueue,
+        taken: Sequence[tuple[int, int, int, int, int]],
+        pending: dict[int, tuple[int, ...]],
+    ) -> None:
+        """Hand deliveries of a site to a courier; it is told of the site first."""
+        link = self.by_worker[worker].link
+        if worker not in queue.told:
+            queue.told.add(worker)
+            link.send(SiteNews(queue.number, queue.description(len(self.by_worker))))
+        if pending:
+            jobs = tuple([Job(*job, pending.get(job[0], ())) for job in taken])
+        else:
+            jobs = tuple([Job(*job) for job in taken])
+        link.send(Jobs(queue.number, jobs, self.by_worker[worker].life))
+
+    def close(self) -> None:
+        for courier in self.by_worker.values():
+            courier.link.close()
+
+    def _receiver(self, courier: Courier) -> Callable[[LinkRecord], None]:
+        def receive(record: LinkRecord) -> None:
+            if isinstance(record, Results):
+                self._results(courier.worker, record)
+            elif isinstance(record, Hello):
+                self._greeted(courier, record)
+            elif isinstance(record, Bye) and courier.worker in self.alive:
+                self.alive.remove(courier.worker)
+            self._news.set()
+
+        return receive
+
+    def _greeted(self, courier: Courier, hello: Hello) -> None:
+        if hello.version != LINK_VERSION:
+            raise RuntimeError(f"courier {courier.worker} speaks link version {hello.version}, not {LINK_VERSION}")
+        if courier.life != hello.life:
+            before, courier.life = courier.life, hello.life
+            if courier.worker not in self.alive:
+                self.alive.append(courier.worker)
+            self._began(courier, bool(before))
+        if hello.busy:
+            self._busy(courier, hello.busy)
+
+    async def until(self, met: Callable[[], bool], patience: float) -> None:
+        """Wait for something that couriers tell, so many seconds at most."""
+        try:
+            async with asyncio.timeout(patience):
+                while not met():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return  # a courier that is silent is taken as it is; its Hello or its results may still come

@@ -1,0 +1,216 @@
+"""What operators ask of the queue: choose, look, retry, hold, release, delete.
+
+Choosing streams: a million deliveries are looked at in slices, so that mail goes on meanwhile. The cheap words of a
+filter (id, state, domain) are looked at first, and the spool is read only for what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
+from mta.observe.maillog import printable
+from mta.queue import _arena
+from mta.queue.filter import STATE_NAMES, Filter, Glob, parse_filter
+from mta.queue.manager import QueueManager
+
+_SLICE = 2000  # slots looked at in one turn of the loop
+_BATCH = 500  # changes recorded at once
+
+Row = dict[str, object]
+
+
+class Operator:
+    """The verbs of the control socket. ValueError: the filter or id is wrong, and how."""
+
+    def __init__(self, manager: QueueManager, status: Callable[[], Row]) -> None:
+        self._manager = manager
+        self.status = status
+
+    # ---- looking
+
+    async def count(self, words: Sequence[str]) -> int:
+        """Messages chosen."""
+        chosen = parse_filter(words)
+        if chosen.everything:
+            return self._manager.messages
+        return len({self._manager.arena.id(slot) async for slot in self._choose(chosen)})
+
+    async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Row]:
+        """One row a delivery; `limit` 0 means all."""
+        given = 0
+        async for slot in self._choose(parse_filter(words)):
+            yield self._row(slot)
+            given += 1
+            if given == limit:
+                return
+
+    async def show(self, text: str) -> Row | None:
+        """All that is known of one message."""
+        slots = self._manager.arena.find(parse_id(text))
+        if not slots:
+            return None
+        slots.sort(key=self._manager.arena.part)
+        row = self._row(slots[0])
+        row["arrived"] = self._manager.arrival(slots[0])
+        row["parts"] = [self._part(slot) for slot in slots]
+        return row
+
+    # ---- acting
+
+    async def retry(self, words: Sequence[str]) -> int:
+        """Try now what waits for a time; held mail stays held."""
+        return await self._act(words, (_arena.DEFERRED,), "retried", self._manager.retry_now)
+
+    async def release(self, words: Sequence[str]) -> int:
+        """Let held mail go its way."""
+        return await self._act(words, (_arena.HELD,), "released", self._manager.retry_now)
+
+    async def hold(self, words: Sequence[str]) -> int:
+        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.ACTIVE)
+        return await self._act(words, states, "held", self._manager.hold)
+
+    async def delete(self, words: Sequence[str]) -> int:
+        """A `recipient=` word takes only these recipients out of a message; one that is active is left alone then."""
+        globs = parse_filter(words).recipients
+        if not globs:
+            return await self._act(words, tuple(STATE_NAMES), "deleted", self._manager.delete)
+        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
+        return await self._act(words, states, "deleted", lambda slot: self._drop(slot, globs))
+
+    def _drop(self, slot: int, globs: Sequence[Glob]) -> Change | None:
+        envelope = self._envelope(slot)
+        if envelope is None:
+            return None
+        recipients = envelope.recipients
+        chosen = [i for i in self._manager.left(slot) if all(g.match(_text(recipients[i].address)) for g in globs)]
+        return self._manager.drop(slot, chosen)
+
+    async def _act(
+        self, words: Sequence[str], states: Sequence[int], event: str, act: Callable[[int], Change | None]
+    ) -> int:
+        """Do something to all chosen deliveries in these states; the number of messages. Durable on return."""
+        manager = self._manager
+        touched: set[int] = set()
+        changes: list[Change] = []
+        arena = manager.arena
+        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(parse_filter(words))]
+        for slot, message_id, part in slots:
+            if not arena.holds(slot, message_id, part) or arena.state(slot) not in states:
+                continue
+            touched.add(message_id)
+            change = act(slot)
+            manager.maillog(id_text(message_id), event, "by=operator")
+            if change is not None:
+                changes.append(change)
+            if len(changes) >= _BATCH:
+                await manager.store.record(changes)
+                changes = []
+        if changes:
+            await manager.store.record(changes)
+        manager.dispatch()
+        return len(touched)
+
+    # ---- choosing
+
+    async def _choose(self, chosen: Filter) -> AsyncIterator[int]:
+        arena = self._manager.arena
+        if chosen.ids is not None:
+            for message_id in chosen.ids:
+                for slot in arena.find(message_id):
+                    if self._matches(slot, chosen):
+                        yield slot
+            return
+        cursor = 0
+        while cursor >= 0:
+            slots, cursor = arena.scan(cursor, _SLICE, chosen.states)
+            for slot in slots:
+                if self._matches(slot, chosen):
+                    yield slot
+            await asyncio.sleep(0)
+
+    def _matches(self, slot: int, chosen: Filter) -> bool:
+        manager = self._manager
+        if slot in manager.extras.doomed or not chosen.states >> manager.arena.state(slot) & 1:
+            return False
+        if chosen.domains:
+            domain = manager.domains[manager.arena.domain(slot)].decode("ascii", "backslashreplace")
+            if not all(glob.match(domain) for glob in chosen.domains):
+                return False
+        return not chosen.needs_envelope or self._envelope_matches(slot, chosen)
+
+    def _envelope_matches(self, slot: int, chosen: Filter) -> bool:
+        envelope = self._envelope(slot)
+        if envelope is None:
+            return False
+        sender = _text(envelope.sender)
+        recipients = [_text(envelope.recipients[i].address) for i in self._manager.left(slot)]
+        return all(glob.match(sender) for glob in chosen.senders) and all(
+            any(glob.match(r) for r in recipients) for glob in chosen.recipients
+        )
+
+    # ---- rows
+
+    def _envelope(self, slot: int) -> Envelope | None:
+        try:
+            return self._manager.store.envelope(Ref(self._manager.arena.ref(slot)))
+        except StoreError:
+            return None
+
+    def _row(self, slot: int) -> Row:
+        manager, arena = self._manager, self._manager.arena
+        row: Row = {
+            "id": id_text(arena.id(slot)),
+            "state": STATE_NAMES[arena.state(slot)],
+            "sender": "?",
+            "recipients": [],
+            "size": 0,
+            "age": round(time.time() - manager.arrival(slot), 3),
+            "attempts": arena.attempts(slot),
+            "next": self._next(slot),
+            "site": self._site(slot),
+            "reason": printable(manager.reasons.text(arena.why(slot))),
+        }
+        with contextlib.suppress(StoreError):  # a damaged record: the rest is still worth seeing
+            stored = manager.store.read(Ref(arena.ref(slot)))
+            recipients = stored.envelope.recipients
+            row["sender"] = printable(stored.envelope.sender)
+            row["recipients"] = [printable(recipients[i].address) for i in manager.left(slot)]
+            row["size"] = stored.size
+        return row
+
+    def _part(self, slot: int) -> Row:
+        manager, arena = self._manager, self._manager.arena
+        envelope = self._envelope(slot)
+        done = set(manager.extras.done.get(slot, ()))
+        recipients = envelope.recipients if envelope is not None else ()
+        return {
+            "domain": printable(manager.domains[arena.domain(slot)]),
+            "state": STATE_NAMES[arena.state(slot)],
+            "site": self._site(slot),
+            "attempts": arena.attempts(slot),
+            "next": self._next(slot),
+            "reason": printable(manager.reasons.text(arena.why(slot))),
+            "recipients": [
+                {"address": printable(recipients[i].address), "state": "done" if i in done else "pending"}
+                for i in (manager.members(slot) if recipients else ())
+            ],
+        }
+
+    def _next(self, slot: int) -> float | None:
+        """When the next attempt is due, in seconds since the epoch; None where it waits for no time."""
+        manager = self._manager
+        if manager.arena.state(slot) != _arena.DEFERRED:
+            return None
+        return round(manager.seconds(manager.arena.due(slot)), 3)
+
+    def _site(self, slot: int) -> str:
+        number = self._manager.arena.site(slot)
+        return self._manager.sites.by_number[number].site.name if number else ""
+
+
+def _text(address: bytes) -> str:
+    return address.decode("utf-8", "backslashreplace")

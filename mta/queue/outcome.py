@@ -1,0 +1,75 @@
+"""What the outcomes of an attempt add up to. Pure.
+
+Recipients are indexes into the envelope; an empty tuple means all that the job named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mta.model import Outcome, Reply, Status
+
+Group = tuple[int, ...]
+_SILENCE = Reply(0, "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedGroup:
+    """Recipients that failed for good, with the words of the host that said so."""
+
+    recipients: Group
+    reply: Reply
+    hop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The sum of an attempt. `reply` is what to tell a person; `waiting` are the recipients to be tried again."""
+
+    delivered: Group = ()
+    waiting: Group | None = None
+    failures: tuple[FailedGroup, ...] = ()
+    reply: Reply = _SILENCE
+    hop: str = ""
+    untried: bool = False
+
+    @property
+    def deferred(self) -> bool:
+        return self.waiting is not None
+
+    def expired(self) -> Verdict:
+        """The same when there is no more time: what would wait has failed."""
+        text = f"not delivered in the time allowed; the last answer was: {self.reply}"
+        group = FailedGroup(self.waiting or (), Reply(0, "5.4.7", text), self.hop)
+        return replace(self, waiting=None, failures=(*self.failures, group), reply=group.reply)
+
+
+def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, deferred: Reply | None = None) -> Verdict:
+    """The verdict on an attempt, or on none: the domain has no place (`failed`), or none for now (`deferred`)."""
+    if failed is not None:
+        return Verdict(failures=(FailedGroup((), failed),), reply=failed)
+    if deferred is not None:
+        return Verdict(waiting=(), reply=deferred)
+    if all(o.status is Status.UNTRIED for o in outcomes):
+        return Verdict(untried=True)
+    delivered: list[int] = []
+    waiting: list[int] = []
+    deferral: Outcome | None = None
+    failures: list[FailedGroup] = []
+    for outcome in outcomes:
+        if outcome.status is Status.DELIVERED:
+            delivered.extend(outcome.recipients)
+        elif outcome.status is Status.FAILED:
+            failures.append(FailedGroup(outcome.recipients, outcome.reply, outcome.hop))
+        else:
+            waiting.extend(outcome.recipients)
+            deferral = outcome
+    spoke = deferral or outcomes[-1]
+    return Verdict(
+        delivered=tuple(delivered),
+        waiting=tuple(waiting) if deferral is not None else None,
+        failures=tuple(failures),
+        reply=spoke.reply,
+        hop=spoke.hop,
+    )

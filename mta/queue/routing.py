@@ -1,0 +1,110 @@
+"""Where mail for a domain goes. Pure: what needs DNS is said, not done.
+
+Order: a [[domain]] of this server by its exact name; the first [[route]] that matches; an address literal; the MX
+records (RFC 5321 §5.1). A route's pattern is a domain, "*.domain" for everything below it, or "*".
+
+Invariant: sites have canonical names, so that two ways to the same hosts give the same site and share its limits.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mta.config.settings import Domain, NextHop, Route
+from mta.model import Hop, HopKind, LookupFailure, Reply, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """The MX records of this domain decide."""
+
+    domain: str
+
+
+LOOP = Reply(550, "5.4.6", "mail for this domain is routed back to this server")
+
+
+class Router:
+    """The rules of one configuration."""
+
+    def __init__(
+        self, domains: Sequence[Domain], routes: Sequence[Route], *, hostname: str, connections: int, port: int
+    ) -> None:
+        self._own = {d.name.lower(): d.deliver for d in domains}
+        self._routes = [(r.domain.lower(), r.next_hop) for r in routes]
+        self._hostname = hostname.lower()
+        self._connections = connections
+        self._port = port
+
+    def decide(self, domain: bytes) -> Site | Lookup:
+        """The site for a domain; LookupFailure for one that can have none."""
+        name = domain.decode("ascii", "backslashreplace").lower()
+        hop = self._own.get(name)
+        if hop is None:
+            hop = next((h for pattern, h in self._routes if _matches(pattern, name)), None)
+        if hop is not None and hop.kind != "mx":
+            return self._fixed(name, hop)
+        if name.startswith("["):
+            return self._literal(name)
+        return Lookup(name)
+
+    def by_mx(self, domain: str, hops: Sequence[Hop]) -> Site:
+        """The site of a set of MX hosts. Hosts no better than ourselves are left out (RFC 5321 §5.1)."""
+        ours = [h.preference for h in hops if h.host.lower().rstrip(".") == self._hostname]
+        if ours:
+            hops = [h for h in hops if h.preference < min(ours)]
+        if not hops:
+            raise LookupFailure(LOOP, permanent=True)
+        hosts = tuple(sorted({Hop(h.preference, h.host.lower().rstrip(".")) for h in hops}, key=_order))
+        implicit = len(hosts) == 1 and hosts[0].host == domain
+        name = "mx:" + ",".join(f"{h.preference}:{h.host}" for h in hosts)
+        return Site(
+            name=name, kind="smtp", hops=hosts, port=self._port, connections=self._connections, implicit=implicit
+        )
+
+    def _fixed(self, domain: str, hop: NextHop) -> Site:
+        if hop.kind == "maildir":
+            return Site(name=f"maildir:{domain}", kind="maildir", path=hop.path, connections=self._connections)
+        if hop.kind == "discard":
+            return Site(name="discard:", kind="discard", connections=self._connections)
+        if hop.kind == "hold":
+            return Site(name="hold:", kind="hold")
+        kind: HopKind = "lmtp" if hop.kind == "lmtp" else "smtp"
+        host = hop.path or hop.host
+        return Site(
+            name=f"{kind}:{host}:{hop.port}" if hop.host else f"{kind}:unix:{host}",
+            kind=kind,
+            hops=(Hop(0, host),),
+            port=hop.port,
+            connections=self._connections,
+        )
+
+    def _literal(self, name: str) -> Site:
+        text = name.strip("[]").removeprefix("ipv6:")
+        try:
+            address = str(ipaddress.ip_address(text))
+        except ValueError:
+            raise LookupFailure(
+                Reply(550, "5.1.2", f"{name} is no address that mail can be sent to"), permanent=True
+            ) from None
+        return Site(
+            name=f"smtp:{address}:{self._port}",
+            kind="smtp",
+            hops=(Hop(0, address),),
+            port=self._port,
+            connections=self._connections,
+        )
+
+
+def _order(hop: Hop) -> tuple[int, str]:
+    return hop.preference, hop.host
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern == "*":
+        return True
+    if pattern.startswith("*."):
+        return name.endswith(pattern[1:])
+    return name == pattern

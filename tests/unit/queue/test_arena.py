@@ -1,0 +1,197 @@
+"""The arena against a plain-Python reference: lists, states and the timer wheel."""
+
+import hashlib
+import random
+from collections import deque
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+import mta.queue._arena as native
+from mta.queue._arena import ACTIVE, DEFERRED, HELD, IDLE, READY, Arena
+
+
+def test_the_extension_is_built_from_this_source() -> None:
+    source = Path(native.__file__).with_name("_arena.pyx")
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == native.SOURCE_HASH, "stale: run `make build`"
+
+
+def test_the_stub_names_what_the_module_has() -> None:
+    stub = Path(native.__file__).with_name("_arena.pyi").read_text()
+    names = {n for n in [*dir(native), *dir(Arena)] if not n.startswith("__")}
+    assert {n for n in names if n not in stub} == set()
+
+
+class Reference:
+    """What the arena does, in the plainest way."""
+
+    def __init__(self) -> None:
+        self.lists: dict[int, deque[int]] = {}
+        self.states: dict[int, int] = {}
+        self.due: dict[int, int] = {}
+        self.now = 0
+
+    def leave(self, slot: int) -> None:
+        for members in self.lists.values():
+            if slot in members:
+                members.remove(slot)
+        self.due.pop(slot, None)
+        self.states[slot] = IDLE
+
+    def advance(self, tick: int) -> set[int]:
+        self.now = tick
+        due = {slot for slot, when in self.due.items() if when <= tick}
+        for slot in due:
+            self.leave(slot)
+        return due
+
+
+class ArenaMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.arena = Arena()
+        self.model = Reference()
+        self.chains = [self.arena.new_list() for _ in range(3)]
+        self.model.lists = {chain: deque() for chain in self.chains}
+        self.ids = 0
+
+    @rule()
+    def add(self) -> None:
+        self.ids += 1
+        slot = self.arena.add(self.ids, self.ids * 8, 3, 1)
+        assert slot not in self.model.states
+        self.model.states[slot] = IDLE
+        assert self.arena.holds(slot, self.ids, 1)
+        assert not self.arena.holds(slot, self.ids, 0)
+
+    @precondition(lambda self: self.model.states)
+    @rule(data=st.data(), chain=st.integers(0, 2), state=st.sampled_from([READY, ACTIVE, HELD]), front=st.booleans())
+    def push(self, data: st.DataObject, chain: int, state: int, front: bool) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.model.states)))
+        self.arena.push(self.chains[chain], slot, state, front)
+        self.model.leave(slot)
+        members = self.model.lists[self.chains[chain]]
+        (members.appendleft if front else members.append)(slot)
+        self.model.states[slot] = state
+
+    @rule(chain=st.integers(0, 2))
+    def pop(self, chain: int) -> None:
+        slot = self.arena.pop(self.chains[chain])
+        members = self.model.lists[self.chains[chain]]
+        if members:
+            assert slot == members.popleft()
+            self.model.states[slot] = IDLE
+        else:
+            assert slot == -1
+
+    @rule(limit=st.integers(0, 4))
+    def take(self, limit: int) -> None:
+        source, target = self.chains[0], self.chains[1]
+        taken = self.arena.take(source, limit, target)
+        assert [t[0] for t in taken] == list(self.model.lists[source])[:limit]
+        for slot, message_id, ref, part, _ in taken:
+            assert (ref, part) == (message_id * 8, 1)
+            self.model.leave(slot)
+            self.model.lists[target].append(slot)
+            self.model.states[slot] = ACTIVE
+
+    @precondition(lambda self: self.model.states)
+    @rule(data=st.data(), ahead=st.one_of(st.integers(0, 600), st.integers(0, 200_000), st.integers(0, 40_000_000)))
+    def schedule(self, data: st.DataObject, ahead: int) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.model.states)))
+        due = self.model.now + ahead
+        self.arena.schedule(slot, due)
+        self.model.leave(slot)
+        self.model.due[slot] = max(due, self.model.now + 1)
+        self.model.states[slot] = DEFERRED
+
+    @rule(ahead=st.one_of(st.integers(0, 300), st.integers(0, 70_000)))
+    def advance(self, ahead: int) -> None:
+        tick = self.model.now + ahead
+        assert set(self.arena.advance(tick)) == self.model.advance(tick)
+
+    @precondition(lambda self: self.model.states)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        slot = data.draw(st.sampled_from(sorted(self.model.states)))
+        self.arena.remove(slot)
+        self.model.leave(slot)
+        del self.model.states[slot]
+        with pytest.raises(IndexError):
+            self.arena.id(slot)
+
+    @invariant()
+    def agree(self) -> None:
+        assert len(self.arena) == len(self.model.states)
+        for state in (IDLE, READY, ACTIVE, DEFERRED, HELD):
+            assert self.arena.count(state) == sum(s == state for s in self.model.states.values())
+        for chain in self.chains:
+            assert self.arena.length(chain) == len(self.model.lists[chain])
+
+
+ArenaMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestArena = ArenaMachine.TestCase
+
+
+def test_everything_scheduled_comes_once_and_in_time() -> None:
+    dice = random.Random(5)
+    arena = Arena()
+    due = {
+        arena.add(n, n, 0, 0): dice.choice([1, 300, 70_000, 20_000_000]) * dice.randrange(1, 100) for n in range(3000)
+    }
+    for slot, tick in due.items():
+        arena.schedule(slot, tick)
+    moments = sorted({*due.values(), 1, 255, 256, 257, 65_535, 65_536, 65_537})
+    seen = 0
+    for moment in moments:
+        early = arena.advance(moment - 1)
+        assert all(due[slot] <= moment - 1 for slot in early)
+        on_time = arena.advance(moment)
+        assert all(due[slot] == moment for slot in on_time)
+        seen += len(early) + len(on_time)
+    assert seen == len(due)
+
+
+def test_a_limit_leaves_the_rest_for_the_next_call() -> None:
+    arena = Arena()
+    for n in range(100):
+        arena.schedule(arena.add(n, n, 0, 0), n + 1)
+    got: list[int] = []
+    while batch := arena.advance(200, 7):
+        assert len(batch) <= 7
+        got += batch
+    assert len(got) == 100
+
+
+def test_wrong_numbers_are_errors_and_never_stray_writes() -> None:
+    arena = Arena()
+    slot = arena.add(1, 1, 0, 0)
+    with pytest.raises(IndexError):
+        arena.push(0, slot, READY)  # a bucket of the wheel is nobody's list
+    with pytest.raises(IndexError):
+        arena.push(5000, slot, READY)
+    with pytest.raises(IndexError):
+        arena.schedule(slot + 1, 5)
+    with pytest.raises(ValueError):
+        arena.push(arena.new_list(), slot, 99)
+    assert not arena.holds(slot + 1, 1, 0)
+
+
+def test_find_and_scan() -> None:
+    arena = Arena()
+    held = arena.new_list()
+    slots = [arena.add(n // 2, n, 0, n % 2) for n in range(5000)]
+    for slot in slots[::5]:
+        arena.push(held, slot, HELD)
+    assert arena.find(1234) == slots[2468:2470]
+    assert arena.find(9999) == []
+    assert arena.locate({1234, 9999}) == {(1234, 0): slots[2468], (1234, 1): slots[2469]}
+    found: list[int] = []
+    cursor = 0
+    while cursor >= 0:
+        some, cursor = arena.scan(cursor, 300, 1 << HELD)
+        found += some
+    assert found == slots[::5]

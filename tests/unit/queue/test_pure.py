@@ -1,0 +1,174 @@
+"""Filters, retries, routing, outcomes, reasons: functions of their arguments."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mta.config.settings import Domain, NextHop, Retry, Route, Seconds
+from mta.model import Hop, LookupFailure, Outcome, Reply, Status
+from mta.queue import _arena
+from mta.queue.filter import EVERY_STATE, parse_filter
+from mta.queue.outcome import FailedGroup, judge
+from mta.queue.reasons import Reasons
+from mta.queue.retry import is_expired, wait_after
+from mta.queue.routing import Lookup, Router
+
+OK, LATER, NO = Reply(250, "2.0.0", "ok"), Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
+
+
+def test_filter_words() -> None:
+    assert parse_filter(["all"]).everything
+    chosen = parse_filter(["state=deferred", "domain=*.Example", "sender=", "recipient=a@*"])
+    assert chosen.states == 1 << _arena.DEFERRED
+    assert chosen.domains[0].match("mail.EXAMPLE")
+    assert not chosen.domains[0].match("example")
+    assert chosen.senders[0].match("")
+    assert not chosen.senders[0].match("x@y")
+    assert chosen.needs_envelope
+    assert parse_filter(["id=1AHHN4AQ0C00"]).ids == parse_filter(["id=1ahhn4aqoc00"]).ids
+    assert parse_filter(["id=1AHHN4AQ0C00", "id=1AHHN4AQ0C01"]).ids == frozenset()
+    assert parse_filter(["all"]).states == EVERY_STATE
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "no filter given"),
+        (["everything"], "'everything' is no filter word"),
+        (["sendr=x"], "did you mean 'sender'"),
+        (["state=waiting"], "states are ready, active, deferred, held, resolving"),
+        (["id=12"], "is not a message id"),
+    ],
+)
+def test_wrong_words_are_told(words: list[str], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        parse_filter(words)
+
+
+RETRY = Retry(first=Seconds(60.0), factor=2.0, cap=Seconds(600.0), jitter=0.1, expiry=Seconds(3600.0))
+
+
+def test_waits_grow_to_the_cap() -> None:
+    assert [wait_after(RETRY, n, 0.5) for n in range(1, 7)] == [60, 120, 240, 480, 600, 600]
+
+
+@given(st.integers(1, 65535), st.floats(0, 1, exclude_max=True))
+def test_waits_are_bounded(attempts: int, dice: float) -> None:
+    assert 60 * 0.9 <= wait_after(RETRY, attempts, dice) <= 600 * 1.1
+
+
+def test_expiry() -> None:
+    assert not is_expired(RETRY, 1000.0, 1000.0 + 3599)
+    assert is_expired(RETRY, 1000.0, 1000.0 + 3600)
+
+
+ROUTER = Router(
+    [Domain(name="own.example", deliver=NextHop(kind="maildir", path="/m/{local}"))],
+    [
+        Route(domain="own.example", next_hop=NextHop(kind="discard")),
+        Route(domain="exact.example", next_hop=NextHop(kind="smtp", host="10.0.0.1", port=2525)),
+        Route(domain="*.sub.example", next_hop=NextHop(kind="lmtp", path="/run/lmtp")),
+        Route(domain="mx.example", next_hop=NextHop(kind="mx")),
+        Route(domain="*.held.example", next_hop=NextHop(kind="hold")),
+    ],
+    hostname="mail.own.example",
+    connections=7,
+    port=25,
+)
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"),
+    [
+        (b"own.example", "maildir:own.example"),
+        (b"exact.example", "smtp:10.0.0.1:2525"),
+        (b"a.sub.example", "lmtp:unix:/run/lmtp"),
+        (b"b.a.sub.example", "lmtp:unix:/run/lmtp"),
+        (b"x.held.example", "hold:"),
+        (b"[192.0.2.1]", "smtp:192.0.2.1:25"),
+        (b"[ipv6:2001:db8::1]", "smtp:2001:db8::1:25"),
+    ],
+)
+def test_sites_that_need_no_dns(domain: bytes, name: str) -> None:
+    site = ROUTER.decide(domain)
+    assert not isinstance(site, Lookup)
+    assert site.name == name
+
+
+@pytest.mark.parametrize("domain", [b"sub.example", b"mx.example", b"notexact.example", b"sub.own.example"])
+def test_everything_else_is_for_mx_records(domain: bytes) -> None:
+    assert ROUTER.decide(domain) == Lookup(domain.decode())
+
+
+def test_a_catch_all_route_leaves_own_domains_alone() -> None:
+    router = Router(
+        [Domain(name="own.example", deliver=NextHop(kind="discard"))],
+        [Route(domain="*", next_hop=NextHop(kind="hold"))],
+        hostname="h",
+        connections=1,
+        port=25,
+    )
+    assert router.decide(b"own.example").name == "discard:"  # type: ignore[union-attr]
+    assert router.decide(b"other.example").name == "hold:"  # type: ignore[union-attr]
+
+
+def test_domains_of_one_provider_share_a_site() -> None:
+    a = ROUTER.by_mx("a.example", [Hop(20, "mx2.p.example."), Hop(10, "MX1.p.example")])
+    b = ROUTER.by_mx("b.example", [Hop(10, "mx1.p.example"), Hop(20, "mx2.p.example")])
+    assert a == b
+    assert [h.host for h in a.hops] == ["mx1.p.example", "mx2.p.example"]
+
+
+def test_hosts_no_better_than_ourselves_are_cut() -> None:
+    hops = [Hop(5, "better.example"), Hop(10, "mail.own.example"), Hop(10, "equal.example"), Hop(20, "worse.example")]
+    assert [h.host for h in ROUTER.by_mx("x.example", hops).hops] == ["better.example"]
+    with pytest.raises(LookupFailure) as failure:
+        ROUTER.by_mx("x.example", hops[1:])
+    assert failure.value.permanent
+    assert failure.value.reply.enhanced == "5.4.6"
+
+
+def test_a_literal_that_is_no_address_can_have_no_site() -> None:
+    with pytest.raises(LookupFailure) as failure:
+        ROUTER.decide(b"[x400:tag]")
+    assert failure.value.permanent
+
+
+def test_mixed_outcomes_add_up() -> None:
+    verdict = judge(
+        [
+            Outcome(Status.DELIVERED, OK, "mx", (0, 2)),
+            Outcome(Status.DEFERRED, LATER, "mx", (1,)),
+            Outcome(Status.FAILED, NO, "mx", (3,)),
+        ]
+    )
+    assert (verdict.delivered, verdict.waiting, verdict.reply) == ((0, 2), (1,), LATER)
+    assert verdict.failures == (FailedGroup((3,), NO, "mx"),)
+    expired = verdict.expired()
+    assert not expired.deferred
+    assert expired.failures[1].recipients == (1,)
+    assert expired.failures[1].reply.enhanced == "5.4.7"
+    assert "451 4.3.0 later" in expired.failures[1].reply.text
+
+
+def test_untried_is_no_attempt() -> None:
+    assert judge([Outcome(Status.UNTRIED, Reply(0, "", ""))]).untried
+    assert judge([Outcome(Status.UNTRIED, LATER, "", (0,)), Outcome(Status.DEFERRED, LATER, "", (1,))]).waiting == (
+        0,
+        1,
+    )
+
+
+def test_reasons_are_shared_bounded_and_swept() -> None:
+    reasons = Reasons(most=10)
+    numbers = [reasons.number(f"reason {n % 5}") for n in range(100)]
+    assert len(set(numbers)) == 5
+    assert reasons.text(reasons.number("x" * 1000)) == "x" * 300
+    for n in range(10):
+        reasons.number(f"more {n}")
+    assert reasons.full
+    reasons.sweep({numbers[0]})
+    assert not reasons.full
+    assert reasons.text(numbers[0]) == "reason 0"
+    assert reasons.text(numbers[1]) == ""
+    assert reasons.number("reason 1") not in numbers

@@ -1,0 +1,278 @@
+"""One SMTP or LMTP connection to a server: the shell between uvloop and the sans-IO session.
+
+Invariants
+- Octets leave in order: directly by `os.write` while nothing waits in the transport, else through the
+  transport.
+- A large text is streamed: at most one chunk of it waits in memory, and a file that turns out shorter than
+  the spool said never gets a final dot.
+- However the connection ends, each work in hand is settled exactly once, and the pool is told once.
+
+The next work is taken when the text of the current one may be sent, so that its envelope rides on the final
+dot: earlier it would wait behind a slow peer while another connection might have had it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from typing import Protocol, cast
+
+from mta import _fastparse
+from mta.deliver.desk import READ_SIZE, Desk
+from mta.deliver.outcomes import reply_of
+from mta.deliver.work import Work
+from mta.model import Reply
+from mta.net.dial import Target
+
+_OUTPUT = _fastparse.OUTPUT
+_CLOSE = _fastparse.CLOSE
+_READY = _fastparse.READY
+_NEXT = _fastparse.NEXT
+_SEND = _fastparse.SEND
+_DONE = _fastparse.DONE
+_LEAVING_SECONDS = 10.0  # wait for the answer to QUIT
+
+
+class Owner(Protocol):
+    """What a connection asks of its pool."""
+
+    def take(self) -> Work | None:
+        """The next work, opened; None when nothing waits."""
+
+    def rests(self, connection: Connection) -> None:
+        """The connection has nothing to do."""
+
+    def settle(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> None:
+        """A transaction is over."""
+
+    def closed(self, connection: Connection) -> None:
+        """The connection is of no more use; called before the settling of what it had in hand."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A server.
+
+    `opened` becomes None when the session is ready, or the reply that says why it is not. `active` is the
+    tick in which either side last got something through, `works` what is in hand, in the session's order.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_ended",
+        "_fd",
+        "_file",
+        "_left",
+        "_offset",
+        "_owner",
+        "_used",
+        "_why",
+        "active",
+        "desk",
+        "hop",
+        "leaving",
+        "opened",
+        "session",
+        "transport",
+        "works",
+    )
+
+    def __init__(self, desk: Desk, owner: Owner, target: Target, *, lmtp: bool) -> None:
+        self.desk = desk
+        self._owner = owner
+        self.hop = str(target)
+        self.session = _fastparse.ClientSession(desk.hostname.encode("ascii"), lmtp=lmtp)
+        self.opened: asyncio.Future[Reply | None] = desk.loop.create_future()
+        self.works: deque[Work] = deque()
+        self.active = desk.clock.tick
+        self.leaving = False
+        self._used = False
+        self._ended = False
+        self._blocked = False
+        self._why: Reply | None = None
+        self._file = -1  # a large text that is being sent
+        self._left = 0  # octets of it still to come
+        self._offset = 0
+
+    # ---- called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=0)  # whatever waits there holds the stream back
+        self._fd = transport.get_extra_info("socket").fileno()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.desk.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        desk = self.desk
+        self.active = desk.clock.tick
+        flags = self.session.receive(desk.buffer, nbytes)
+        if flags:
+            self._act(flags)
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        if self._file >= 0:
+            self._stream()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self._why is None:
+            self._why = Reply(0, "4.4.2", f"{self.hop}: connection lost: {exc}")
+        self._finish()
+
+    # ---- called by the pool
+
+    def feed(self) -> None:
+        """Take the next work while the session is idle; without one, rest."""
+        work = self._owner.take()
+        if work is None:
+            self._owner.rests(self)
+        else:
+            self.active = self.desk.clock.tick
+            self._offer(work)
+
+    def leave(self) -> None:
+        """Say goodbye; nothing is in hand."""
+        self.leaving = True
+        self.active = self.desk.clock.tick
+        self._act(self.session.quit())
+
+    def give_up(self, why: Reply) -> None:
+        """End the connection from our side, whatever is in hand."""
+        self._why = why
+        self.transport.abort()
+        self._finish()
+
+    def overdue(self) -> str:
+        """What was not done in time; "" while all is well (RFC 5321 §4.5.3.2)."""
+        settings = self.desk.settings
+        if self.leaving:
+            limit, what = _LEAVING_SECONDS, "no answer to QUIT"
+        elif self.session.greeting is None:
+            limit, what = settings.connect_timeout, "no greeting"
+        elif self.session.awaits_final or self._file >= 0:
+            limit, what = settings.data_timeout, "no reply to the text"
+        elif self.works or not self.opened.done():
+            limit, what = settings.command_timeout, "no reply"
+        else:
+            return ""
+        return f"{self.hop}: {what} within {limit:g} s" if self.desk.clock.since(self.active) >= limit else ""
+
+    @property
+    def usable(self) -> bool:
+        return not self._ended
+
+    @property
+    def ended(self) -> Reply:
+        """Why the connection is over."""
+        failure = self.session.failure
+        if failure is None:
+            return self._why or Reply(0, "4.4.2", f"{self.hop} closed the connection")
+        if failure[0] == 0:
+            return Reply(0, "4.5.0", f"{self.hop} broke the protocol: {reply_of(0, failure[1]).text}")
+        return reply_of(*failure)
+
+    # ---- inside
+
+    def _act(self, flags: int) -> None:
+        session = self.session
+        if flags & _OUTPUT:
+            self._send(session.take_output())
+        if flags & _CLOSE:
+            self._finish()
+            return
+        if flags & _DONE:
+            self._settle()
+        if flags & _SEND:
+            self._send_text(flags)
+        elif flags & _NEXT and not self.works:
+            self.feed()
+        elif flags & _READY:
+            self.opened.set_result(None)
+
+    def _settle(self) -> None:
+        for result in self.session.take_results():
+            self._owner.settle(self, self.works.popleft(), result)
+
+    def _offer(self, work: Work) -> None:
+        stored = work.stored
+        assert stored is not None
+        work.fresh = not self._used
+        self._used = True
+        self.works.append(work)
+        flags = self.session.offer(work, work.sender, work.addresses, stored.size, stored.envelope.eight_bit)
+        if flags & _OUTPUT:
+            self._send(self.session.take_output())
+
+    def _send_text(self, flags: int) -> None:
+        """The server waits for the text of the first work. The second is taken now, to ride on its dot."""
+        if flags & _NEXT:
+            rider = self._owner.take()
+            if rider is not None:
+                self._offer(rider)
+        work = self.works[0]
+        stored, work.stored = work.stored, None  # the text is needed no more, and may be large
+        assert stored is not None
+        if not stored.path:
+            self._act(self.session.send_body(stored.content, True))
+            return
+        try:
+            self._file = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            self.give_up(Reply(0, "4.3.0", f"the text cannot be read from the spool: {error}"))
+            return
+        self._offset = stored.offset
+        self._left = stored.size - len(stored.content)
+        self._act(self.session.send_body(stored.content, self._left == 0))
+        self._stream()
+
+    def _stream(self) -> None:
+        """Send parts of the file as long as the socket takes them."""
+        while self._left and not self._blocked and not self._ended:
+            chunk = os.pread(self._file, min(READ_SIZE, self._left), self._offset)
+            if not chunk:
+                self.give_up(Reply(0, "4.3.0", "the text in the spool is shorter than its record says"))
+                return
+            self._offset += len(chunk)
+            self._left -= len(chunk)
+            self.active = self.desk.clock.tick
+            self._act(self.session.send_body(chunk, self._left == 0))
+        if not self._left:
+            self._close_file()
+
+    def _send(self, data: bytes) -> None:
+        transport = self.transport
+        if transport.get_write_buffer_size() == 0:
+            try:
+                sent = os.write(self._fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                # What the server said before it closed may still wait to be read: the loop will find both.
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
+
+    def _finish(self) -> None:
+        """The session is over: tell the pool, settle what is in hand."""
+        if self._ended:
+            return
+        self._ended = True
+        self._close_file()
+        self.session.lost()
+        if not self.opened.done():
+            self.opened.set_result(self.ended)
+        self._owner.closed(self)
+        self._settle()
+        self.transport.close()
+
+    def _close_file(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

@@ -1,0 +1,271 @@
+"""The connections to one site, and the jobs that wait for them.
+
+Fewer, hotter connections are better: the first is opened at once, another only when the oldest job has waited
+for `_PATIENCE` and no connection is free or on its way; each round opens twice as many as the one before, up
+to the site's limit. Until one has succeeded, only one is attempted at a time. Idle ones are used last in,
+first out, so that the others run into the idle time-out.
+
+Invariants
+- Each job ends in exactly one result, or is put back in front of the queue once: when a connection that had
+  served before ended under it, before anything was said about it.
+- While jobs wait there is a connection, or an attempt to open one. When every host has failed and no
+  connection is left, all that waits is deferred together: a dead site costs one attempt, not one a message.
+
+Hosts are tried in the order of preference, equals in random order (RFC 5321 §5.1). A bad greeting or EHLO
+counts like a failed connection; even a 5yz greeting only defers, for it is the host that is refused, not the
+message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from mta import _fastparse
+from mta.deliver.connection import Connection
+from mta.deliver.desk import Desk
+from mta.deliver.outcomes import all_delivered, ambiguous, outcomes_of, untouched
+from mta.deliver.work import Work
+from mta.model import Hop, Job, Outcome, Reply, Site, Status, StoreError
+from mta.net.dial import DialFailure, Target, connect, targets
+
+_PATIENCE = 0.020  # seconds that the oldest job waits before another connection is opened for it
+_GROWTH_TICK = 0.010
+_SLOW_OPENING = 1.0  # a connection on its way for longer than this is not waited for
+_GROWTH_PAUSE = 5.0  # after a host refused another connection beside those it has
+_STOPPING = Reply(0, "4.3.2", "this server is stopping")
+
+
+class Pool:
+    """One SMTP or LMTP site."""
+
+    def __init__(self, desk: Desk, site: Site) -> None:
+        self._desk = desk
+        self._site = site
+        self._waiting: deque[Work] = deque()
+        self._connections: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._shaking: set[Connection] = set()  # connected, but not yet ready
+        self._leaving: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._growth = 1
+        self._no_growth_before = 0.0
+        self._opening_since = 0.0
+        self._ticking = False
+        self._stopping = False
+
+    # ---- the sink
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        now = self._desk.loop.time()
+        works = [Work(job, now) for job in jobs]
+        if self._stopping:
+            for work in works:
+                self._desk.report.untried(work)
+            return
+        self._waiting.extend(works)
+        self._dispatch()
+
+    def update(self, site: Site) -> None:
+        self._site = site
+
+    def busy(self) -> Iterator[Job]:
+        for connection in self._connections:
+            for work in connection.works:
+                yield work.job
+        for work in self._waiting:
+            yield work.job
+
+    def sweep(self) -> None:
+        for connection in [*self._connections, *self._shaking, *self._leaving]:
+            late = connection.overdue()
+            if late:
+                connection.give_up(Reply(0, "4.4.2", late))
+        patience = self._desk.settings.idle_timeout
+        for connection in list(self._idle):
+            if self._desk.clock.since(connection.active) >= patience:
+                self._dismiss(connection)
+
+    @property
+    def unused(self) -> bool:
+        return not (self._waiting or self._connections or self._shaking or self._leaving or self._opening)
+
+    def stop(self) -> None:
+        self._stopping = True
+        while self._waiting:
+            self._desk.report.untried(self._waiting.popleft())
+        for task in self._opening:
+            task.cancel()
+        for connection in list(self._idle):
+            self._dismiss(connection)
+
+    def abandon(self) -> None:
+        for connection in [*self._connections, *self._shaking, *self._leaving]:
+            connection.give_up(_STOPPING)
+
+    # ---- what connections ask and tell
+
+    def take(self) -> Work | None:
+        while self._waiting:
+            work = self._waiting.popleft()
+            try:
+                work.open(self._desk.reader)
+            except StoreError as error:
+                reply = Reply(0, "4.3.0", f"the message cannot be read from the spool: {error}")
+                self._desk.report.settled(work, [Outcome(Status.DEFERRED, reply)])
+            else:
+                return work
+        return None
+
+    def rests(self, connection: Connection) -> None:
+        if self._stopping:
+            self._dismiss(connection)
+        else:
+            self._idle.append(connection)
+
+    def settle(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> None:
+        report = self._desk.report
+        if all_delivered(result):
+            code, text = result.finals[0] or (0, "")
+            report.delivered(work, connection.hop, f"{code} {text}")
+        elif untouched(result) and self._stopping:
+            report.untried(work)
+        elif untouched(result) and not work.fresh and not work.again:
+            work.again = True
+            self._waiting.appendleft(work)
+            # Not from within: the other works of this connection are still to be settled.
+            self._desk.loop.call_soon(self._dispatch)
+        else:
+            if ambiguous(result):
+                report.count("messages_ambiguous")
+            report.settled(work, outcomes_of(result, work.members, connection.hop, connection.ended))
+
+    def closed(self, connection: Connection) -> None:
+        self._shaking.discard(connection)
+        self._leaving.discard(connection)
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._desk.loop.call_soon(self._dispatch)
+
+    # ---- inside
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._idle:
+            self._idle.pop().feed()
+        if not self._waiting or self._stopping:
+            return
+        if not self._connections and not self._opening:
+            self._growth = 1
+            self._open(1)
+        if not self._ticking:
+            self._ticking = True
+            self._desk.loop.call_later(_GROWTH_TICK, self._tick)
+
+    def _tick(self) -> None:
+        """Grow while jobs wait too long. Runs only as long as something waits."""
+        self._ticking = False
+        if not self._waiting or self._stopping:
+            self._growth = 1
+            return
+        self._ticking = True
+        self._desk.loop.call_later(_GROWTH_TICK, self._tick)
+        if self._may_grow(self._desk.loop.time()):
+            room = self._site.connections - len(self._connections) - len(self._opening)
+            self._open(min(self._growth, room, len(self._waiting)))
+            self._growth *= 2
+
+    def _may_grow(self, now: float) -> bool:
+        if not self._connections or now < self._no_growth_before:
+            return False
+        if self._opening and now - self._opening_since < _SLOW_OPENING:
+            return False
+        return now - self._waiting[0].since >= _PATIENCE
+
+    def _dismiss(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._leaving.add(connection)
+        connection.leave()
+
+    def _open(self, count: int) -> None:
+        self._opening_since = self._desk.loop.time()
+        for _ in range(count):
+            task = self._desk.loop.create_task(self._open_one())
+            self._opening.add(task)
+            task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled():
+            task.result()  # a bug of ours shows as an unhandled error of the loop
+        self._dispatch()
+
+    async def _open_one(self) -> None:
+        """Try host after host until one is ready."""
+        failures: list[DialFailure] = []
+        for hop in self._ordered():
+            found = await targets(hop.host, self._site.port, self._desk.resolver)
+            if isinstance(found, DialFailure):
+                failures.append(found)
+                continue
+            for target in found:
+                connection = await self._try(target)
+                if isinstance(connection, Connection):
+                    self._welcome(connection)
+                    return
+                failures.append(connection)
+        self._all_failed(failures)
+
+    def _ordered(self) -> list[Hop]:
+        hops = list(self._site.hops)
+        self._desk.random.shuffle(hops)
+        return sorted(hops, key=lambda hop: hop.preference)
+
+    async def _try(self, target: Target) -> Connection | DialFailure:
+        desk = self._desk
+        sock = await connect(target, desk.settings.connect_timeout)
+        if isinstance(sock, DialFailure):
+            desk.report.count("connections_failed")
+            return sock
+        connection = Connection(desk, self, target, lmtp=self._site.kind == "lmtp")
+        try:
+            await desk.loop.create_connection(lambda: connection, sock=sock)
+        except OSError as error:  # it was connected, and is no more
+            sock.close()
+            return DialFailure(Reply(0, "4.4.2", f"{target}: connection lost: {error}"), False, str(target))
+        self._shaking.add(connection)
+        try:
+            refusal = await connection.opened
+        except asyncio.CancelledError:
+            connection.give_up(_STOPPING)
+            raise
+        self._shaking.discard(connection)
+        if refusal is None and connection.usable:
+            desk.report.count("connections_opened")
+            return connection
+        desk.report.count("connections_failed")
+        return DialFailure(refusal or connection.ended, False, connection.hop)
+
+    def _welcome(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        connection.feed()
+
+    def _all_failed(self, failures: Sequence[DialFailure]) -> None:
+        """No host will have us. While another connection lives, that is only a reason not to grow."""
+        self._growth = 1
+        if self._connections or len(self._opening) > 1:
+            self._no_growth_before = self._desk.loop.time() + _GROWTH_PAUSE
+            return
+        temporary = [f for f in failures if not f.permanent]
+        last = (temporary or failures or [_NO_HOST])[-1]
+        status = Status.DEFERRED if temporary else Status.FAILED
+        outcome = Outcome(status, last.reply, last.hop)
+        while self._waiting:
+            self._desk.report.settled(self._waiting.popleft(), [outcome])
+
+
+_NO_HOST = DialFailure(Reply(0, "5.4.4", "the site has no host"), True, "")

@@ -1,0 +1,80 @@
+"""Results, log lines, counters."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+
+from mta.deliver.work import Work
+from mta.model import LinkRecord, Outcome, Reply, Results, Status, id_text
+from mta.net.link import BATCH, MAX_PACKET
+from tests.kit.courier import Rig, run
+
+
+def test_results_gather_and_leave_together(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        jobs = rig.mail(3)
+        for job in jobs:
+            work = Work(job, 0.0)
+            work.address(rig.reader)
+            rig.desk.report.delivered(work, "hop", "250 ok")
+        assert rig.packets == []
+        await rig.settled(3)
+        assert [len(p.results) for p in rig.packets] == [3]
+
+    run(main())
+
+
+def test_full_batch_leaves_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        for job in rig.mail(BATCH):
+            rig.desk.report.untried(Work(job, 0.0))
+        assert len(rig.results) == BATCH
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_packets_fit_the_link_whatever_was_said(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        reply = Reply(550, "5.1.1", "\U0001f4a9" * 300)
+        worst = [Outcome(Status.FAILED, reply, "h" * 300, (i,)) for i in range(32)]
+        for _ in range(60):
+            ref = rig.reader.put(b"", [b"r%d@y" % i for i in range(40)], b"")
+            rig.desk.report.settled(Work(rig.job(ref), 0.0), worst)
+        rig.desk.report.flush()
+        assert len(rig.results) == 60
+        encode = msgspec.msgpack.Encoder().encode
+        decode = msgspec.msgpack.Decoder(LinkRecord).decode
+        for packet in rig.packets:
+            assert len(encode(packet)) < MAX_PACKET
+            assert isinstance(decode(encode(packet)), Results)
+
+    run(main())
+
+
+def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        ref = rig.reader.put(b"", [b'"a\nb"@x', b"c@x"], b"")
+        work = Work(rig.job(ref), 0.0)
+        work.address(rig.reader)
+        rig.desk.report.delivered(work, "h", '250 "quoted"\nforged line')
+        rig.desk.report.settled(work, [Outcome(Status.DEFERRED, Reply(0, "4.4.1", "no"))])
+        lines = rig.lines()
+        assert len(lines) == 4
+        name = id_text(rig.reader.id(ref))
+        assert lines[0].split(" ", 1)[1].startswith(f'{name} delivered to=<"a\\x0ab"@x> relay=h delay=')
+        assert lines[0].endswith("status=\"250 'quoted'\\x0aforged line\"")
+        assert lines[3].split(" ", 1)[1].startswith(f"{name} deferred to=<c@x> relay=none delay=")
+        assert lines[3].endswith('status="4.4.1 no"')
+        assert rig.counter("deliveries_done") == rig.counter("deliveries_deferred") == 2
+        rig.desk.report.flush()
+        await asyncio.sleep(0)
+
+    run(main())

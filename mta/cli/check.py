@@ -1,0 +1,118 @@
+"""`mta check`: the configuration, and what it needs of this machine, a line each.
+
+ok    is as it should be
+warn  will work, but look at it
+FAIL  will not work
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from mta.cli.common import CONFIG, config_path, settings
+from mta.config.settings import Address, Dns, Settings, Tls
+from mta.control.client import Client, NoServer
+
+Finding = tuple[str, str]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    path = config_path(arguments.config)
+    found = settings(str(path))
+    failed = False
+    for verdict, text in findings(path, found):
+        print(f"{verdict:4}  {text}", flush=True)
+        failed |= verdict == "FAIL"
+    return CONFIG if failed else 0
+
+
+def findings(path: Path, found: Settings) -> Iterator[Finding]:
+    yield "ok", f"{path} is understood"
+    running = _is_running(found)
+    for directory in (found.server.state_dir, found.server.runtime_dir):
+        yield _directory(directory)
+    for listener in found.listener:
+        for address in listener.address:
+            yield _port(address, running=running)
+    if any(listener.tls != "off" for listener in found.listener):
+        yield _certificate(found.tls)
+    yield _hostname(found.server.hostname)
+    yield from _nameservers(found.dns)
+
+
+def _is_running(found: Settings) -> bool:
+    try:
+        Client(found.server.runtime_dir, timeout=5.0).close()
+    except NoServer:
+        return False
+    return True
+
+
+def _directory(path: Path) -> Finding:
+    if path.is_dir():
+        good = os.access(path, os.W_OK | os.X_OK)
+        return ("ok", f"{path} can be written") if good else ("FAIL", f"{path} cannot be written by this user")
+    if path.exists():
+        return "FAIL", f"{path} is not a directory"
+    parent = next((p for p in path.parents if p.exists()), Path("/"))
+    if not parent.is_dir():
+        return "FAIL", f"{parent} is not a directory"
+    if os.access(parent, os.W_OK | os.X_OK):
+        return "ok", f"{path} will be made"
+    return "FAIL", f"{path} is missing and {parent} cannot be written by this user"
+
+
+def _port(address: Address, *, running: bool) -> Finding:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and running:
+                return "ok", f"{address} is served by this server, which runs"
+            if error.errno == errno.EACCES:
+                return "warn", f"{address} needs root, or systemd to open it"
+            return "FAIL", f"{address}: {error.strerror}"
+    return "ok", f"{address} is free"
+
+
+def _certificate(tls: Tls) -> Finding:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        assert tls.certificate is not None  # the configuration was checked
+        context.load_cert_chain(tls.certificate, tls.key, password="")  # a locked key must fail, not ask
+    except (OSError, ssl.SSLError) as error:
+        return "FAIL", f"{tls.certificate} with {tls.key}: {error}"
+    return "ok", f"{tls.certificate} and its key belong together"
+
+
+def _hostname(name: str) -> Finding:
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(name, 25, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        return "warn", f"server.hostname {name} does not resolve ({error}); other servers may refuse its mail"
+    return "ok", f"server.hostname {name} is {', '.join(sorted(map(str, found)))}"
+
+
+def _nameservers(settings: Dns) -> Iterator[Finding]:
+    import dns.exception
+    import dns.message
+    import dns.query
+
+    query = dns.message.make_query("example.com", "MX")
+    for server in settings.nameservers:
+        try:
+            dns.query.udp(query, server.host, timeout=2.0, port=server.port)
+        except (dns.exception.DNSException, OSError) as error:
+            yield "warn", f"name server {server} does not answer: {type(error).__name__}"
+        else:
+            yield "ok", f"name server {server} answers"

@@ -1,0 +1,110 @@
+"""The `mta` command: words to verbs. Each family of verbs is a module, loaded when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from mta.cli.common import UNAVAILABLE, USAGE
+
+_FILTERS = "all, id=… sender=… recipient=… domain=… state=…; several words are joined by and"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code."""
+    parser = _parser()
+    arguments, more = parser.parse_known_args(words)
+    if more:
+        # Filter words may stand on both sides of an option; argparse takes only the first group of them.
+        if arguments.module != "queue" or any(word.startswith("-") for word in more):
+            parser.error(f"unrecognized arguments: {' '.join(more)}")
+        arguments.words += more
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has seen enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mta.control.client import NoServer, Refused
+
+    module = importlib.import_module(f"mta.cli.{arguments.module}")
+    try:
+        code: int = module.run(arguments)
+        sys.stdout.flush()
+    except NoServer as error:
+        print(f"mta: {error}", file=sys.stderr)
+        return UNAVAILABLE
+    except Refused as error:
+        print(f"mta: {error}", file=sys.stderr)
+        return USAGE if error.code == "usage" else UNAVAILABLE
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mta", description="A mail server, and what operates it.")
+    parser.set_defaults(config=None)
+    # The same option on every level; without a default of its own, a level where it is not given changes nothing.
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    for level in (parser, common):
+        level.add_argument("-c", dest="config", default=argparse.SUPPRESS, metavar="FILE", help="the configuration")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _verb(verbs, common, "serve", "run the server in the foreground")
+    _verb(verbs, common, "check", "say what is wrong with the configuration and its surroundings")
+    status = _verb(verbs, common, "status", "what the server does")
+    status.add_argument("--json", action="store_true", help="for programs")
+    _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
+    _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    name: str,
+    text: str,
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text, parents=[common])
+    verb.set_defaults(module=name)
+    return verb
+
+
+def _send_parser(send: argparse.ArgumentParser) -> None:
+    send.add_argument("-f", dest="sender", required=True, metavar="ADDRESS", help="envelope sender; '' is the null one")
+    send.add_argument(
+        "-t", dest="recipients", required=True, action="append", metavar="ADDRESS", help="may be repeated"
+    )
+    send.add_argument("--server", default="127.0.0.1:25", metavar="HOST:PORT", help="default: %(default)s")
+
+
+def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = queue.add_subparsers(dest="action", required=True, metavar="ACTION")
+    texts = {
+        "list": "one line a delivery",
+        "show": "all about messages, by id",
+        "count": "how many messages",
+        "retry": "try now what waits for a time",
+        "delete": "take out of the queue, without a notice to the sender",
+        "hold": "keep until released",
+        "release": "let held mail go",
+    }
+    for name, text in texts.items():
+        action = actions.add_parser(name, help=text, description=text, parents=[common], epilog=f"filters: {_FILTERS}")
+        needs_words = name not in ("list", "count")
+        action.add_argument("words", nargs="+" if needs_words else "*", metavar="ID" if name == "show" else "FILTER")
+        action.add_argument("--json", action="store_true", help="for programs")
+        if name == "list":
+            action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many lines")
+        if name in ("retry", "delete", "hold", "release"):
+            action.add_argument("--yes", action="store_true", help="do not ask")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

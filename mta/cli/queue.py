@@ -1,0 +1,114 @@
+"""`mta queue ...`: a thin client of the control socket."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from mta.cli.common import NOTHING, connect
+from mta.control.client import Client
+
+_ASK_ABOVE = 100  # messages that one command may delete or hold without a question
+_HEAD = f"{'ID':12}  {'STATE':9}  {'AGE':>6}  {'SIZE':>8}  {'ATTEMPTS':>8}  {'NEXT':>6}  SENDER -> RECIPIENTS"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with connect(arguments.config) as client:
+        if arguments.action == "list":
+            return _list(client, arguments.words or ["all"], arguments.limit, as_json=arguments.json)
+        if arguments.action == "show":
+            return _show(client, arguments.words, as_json=arguments.json)
+        return _act(client, arguments)
+
+
+def _list(client: Client, words: Sequence[str], limit: int, *, as_json: bool) -> int:
+    rows = client.rows("queue.list", filter=list(words), limit=limit)
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return 0
+    for number, row in enumerate(rows):
+        if not number:
+            print(_HEAD)
+        print(_line(row))
+        if row["reason"]:
+            print(f"{'':12}  {row['reason']}")
+    return 0
+
+
+def _line(row: dict[str, object]) -> str:
+    recipients = row["recipients"]
+    assert isinstance(recipients, list)
+    shown = ", ".join(recipients[:3]) + (f" and {len(recipients) - 3} more" if len(recipients) > 3 else "")
+    return (
+        f"{row['id']:12}  {row['state']:9}  {_span(row['age']):>6}  {row['size']:>8}  {row['attempts']:>8}"
+        f"  {_until(row['next']):>6}  <{row['sender']}> -> {shown}"
+    )
+
+
+def _show(client: Client, words: Sequence[str], *, as_json: bool) -> int:
+    code = 0
+    if any("=" in word or word == "all" for word in words):
+        # A filter: the ids of what it chooses, each once. A bare id is the filter id=.
+        chosen = [word if "=" in word or word == "all" else f"id={word}" for word in words]
+        words = list(dict.fromkeys(str(row["id"]) for row in client.rows("queue.list", filter=chosen)))
+        code = 0 if words else NOTHING
+    for word in words:
+        rows = list(client.rows("queue.show", id=word))
+        if not rows:
+            print(f"mta: no message {word} in the queue: it was delivered, bounced or deleted", file=sys.stderr)
+            code = NOTHING
+        for row in rows:
+            print(json.dumps(row) if as_json else _described(row))
+    return code
+
+
+def _described(row: dict[str, object]) -> str:
+    lines = [
+        f"{row['id']}  from <{row['sender']}>, {row['size']} octets, in the queue for {_span(row['age'])}",
+    ]
+    parts = row["parts"]
+    assert isinstance(parts, list)
+    for part in parts:
+        lines.append(
+            f"  {part['domain']}: {part['state']}, {part['attempts']} attempts, via {part['site'] or 'no site yet'}"
+        )
+        if part["next"] is not None:
+            lines.append(f"    next attempt in {_until(part['next'])}")
+        if part["reason"]:
+            lines.append(f"    because: {part['reason']}")
+        lines += [f"    <{r['address']}> {r['state']}" for r in part["recipients"]]
+    return "\n".join(lines)
+
+
+def _act(client: Client, arguments: argparse.Namespace) -> int:
+    words = arguments.words or ["all"]
+    if arguments.action in ("delete", "hold") and not arguments.yes and sys.stdin.isatty():
+        messages = client.call("queue.count", filter=words)["messages"]
+        assert isinstance(messages, int)
+        if messages > _ASK_ABOVE and not _agrees(f"{arguments.action} {messages} messages?"):
+            return NOTHING
+    answer = client.call(f"queue.{arguments.action}", filter=words)
+    print(json.dumps(answer) if arguments.json else f"{answer['messages']} messages")
+    return 0
+
+
+def _agrees(question: str) -> bool:
+    print(f"{question} [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _span(seconds: object) -> str:
+    """A duration in its largest unit, rounded: "1h" follows "59m"."""
+    value = float(seconds) if isinstance(seconds, int | float) else 0.0
+    for unit, size, most in (("s", 1, 60), ("m", 60, 60), ("h", 3600, 24)):
+        if round(value / size) < most:
+            return f"{value / size:.0f}{unit}"
+    return f"{value / 86400:.0f}d"
+
+
+def _until(moment: object) -> str:
+    return _span(max(0.0, moment - time.time())) if isinstance(moment, int | float) else "-"

@@ -1,0 +1,39 @@
+"""`mta status`: what the server does, on one screen or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mta.cli.common import connect
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with connect(arguments.config) as client:
+        status = client.call("status")
+    if arguments.json:
+        print(json.dumps(status))
+        return 0
+    for line in _lines(status):
+        print(line)
+    return 0
+
+
+def _lines(status: dict[str, object]) -> list[str]:
+    lines = [
+        f"{status['hostname']}: {status['messages']} messages queued, up {status['uptime']} s,"
+        f" durability {status['durability']}" + ("" if status["recovered"] else ", still reading the spool")
+    ]
+    for title in ("deliveries", "spool", "counters"):
+        table = status[title]
+        assert isinstance(table, dict)
+        shown = "  ".join(f"{name} {_short(value)}" for name, value in table.items() if value)
+        lines.append(f"{title:11} {shown or 'nothing'}")
+    processes = status["processes"]
+    assert isinstance(processes, list)
+    lines.append("processes   " + "  ".join(f"{p['role']} {p['worker']}: pid {p['pid']}" for p in processes))
+    return lines
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

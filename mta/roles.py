@@ -1,0 +1,158 @@
+"""The real process table: what each process of a server is given at birth.
+
+What is made here once (sockets, links, counters) outlives every child, and reloads: only settings are replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from mta.config.load import ConfigError, load
+from mta.config.settings import Address, Settings
+from mta.control.server import serve_control
+from mta.deliver import role as courier
+from mta.listeners import Sockets
+from mta.net.link import socket_pair
+from mta.observe.counters import Table
+from mta.observe.maillog import MailLog
+from mta.processes import Plan, ProcessTable, Role, Up, rehearse
+from mta.queue import role as queue
+from mta.receive import role as receiver
+from mta.receive.listener import tls_context
+
+_QUEUE_WORKER = 0
+
+
+def all_addresses(settings: Settings) -> list[Address]:
+    """Every address of every listener, in the order of the file."""
+    return [address for listener in settings.listener for address in listener.address]
+
+
+def obstacle(settings: Settings) -> str:
+    """What is right in the file and would still keep every process from serving; "" when nothing would.
+
+    It is tried by the user that the processes run as.
+    """
+    return rehearse(lambda: _open_all(settings))
+
+
+def _open_all(settings: Settings) -> str:
+    """The files that processes open at birth, and would die of."""
+    try:
+        MailLog(settings.log.path)
+    except OSError as error:
+        return f"[log] path: cannot open {settings.log.path}: {error.strerror}"
+    if any(listener.tls != "off" for listener in settings.listener):
+        try:
+            tls_context(settings.tls)
+        except OSError as error:  # ssl.SSLError is one
+            return f"[tls]: {settings.tls.certificate} with {settings.tls.key} cannot be used: {error}"
+    return ""
+
+
+class Server:
+    """The lasting parts of one server, and the plan for its current settings."""
+
+    def __init__(self, settings: Settings, path: Path, sockets: Sockets, receivers: int, couriers: int) -> None:
+        self._settings = settings
+        self._path = path
+        self._sockets = sockets
+        self._receivers = range(1, 1 + receivers)
+        self._couriers = range(1 + receivers, 1 + receivers + couriers)
+        self._counters = Table(1 + receivers + couriers)
+        self._links = {worker: socket_pair() for worker in (*self._receivers, *self._couriers)}
+        self.processes = ProcessTable([(role.name, role.worker) for role in self.plan_roles(settings)])
+
+    def plan(self) -> Plan:
+        return Plan(self.plan_roles(self._settings), self._settings.server.drain)
+
+    def reload(self) -> Plan | None:
+        """The plan for the file as it is now; None, and the reasons on stderr, when the file is bad."""
+        try:
+            new = load(self._path)
+        except ConfigError as error:
+            _say(f"{error}\nmta: the settings in use stay")
+            return None
+        if problem := obstacle(new):
+            _say(f"{self._path}: {problem}\nmta: the settings in use stay")
+            return None
+        self._settings = self._with_what_can_change(new)
+        return self.plan()
+
+    def plan_roles(self, settings: Settings) -> list[Role]:
+        """In the order of start: who takes mail from outside comes last."""
+        return [
+            self._queue_manager(settings),
+            *(self._courier(settings, worker) for worker in self._couriers),
+            *(self._receiver(settings, worker) for worker in self._receivers),
+        ]
+
+    def _queue_manager(self, settings: Settings) -> Role:
+        def run(life: int, up: Up) -> None:
+            queue.run(
+                queue.QueueStart(
+                    settings=settings,
+                    worker=_QUEUE_WORKER,
+                    life=life,
+                    counters=self._counters.row(_QUEUE_WORKER),
+                    totals=self._counters.totals,
+                    receivers=[self._links[worker][0] for worker in self._receivers],
+                    couriers=[(worker, self._links[worker][0]) for worker in self._couriers],
+                    processes=self.processes.rows,
+                    up=up,
+                    serve_control=partial(serve_control, settings.server.runtime_dir),
+                )
+            )
+
+        return Role("queue", _QUEUE_WORKER, run, links=[ours for ours, _ in self._links.values()])
+
+    def _courier(self, settings: Settings, worker: int) -> Role:
+        link = self._links[worker][1]
+
+        def run(life: int, up: Up) -> None:
+            row = self._counters.row(worker)
+            courier.run(courier.CourierStart(settings, worker=worker, life=life, counters=row, link=link, up=up))
+
+        return Role("courier", worker, run, links=[link])
+
+    def _receiver(self, settings: Settings, worker: int) -> Role:
+        link = self._links[worker][1]
+        mine = worker - self._receivers.start
+        listeners = [
+            (listener, self._sockets[address][mine]) for listener in settings.listener for address in listener.address
+        ]
+
+        def run(life: int, up: Up) -> None:
+            row = self._counters.row(worker)
+            receiver.run(receiver.ReceiverStart(settings, worker, life, row, link, listeners, up))
+
+        return Role("receiver", worker, run, listeners=[sock for _, sock in listeners], links=[link], front=True)
+
+    def _with_what_can_change(self, new: Settings) -> Settings:
+        """The new settings, but for what is fixed at the start; that is named."""
+        old = self._settings
+        fixed = [
+            name
+            for name in ("state_dir", "runtime_dir", "receivers", "couriers", "user")
+            if getattr(new.server, name) != getattr(old.server, name)
+        ]
+        for name in fixed:
+            new = replace(new, server=replace(new.server, **{name: getattr(old.server, name)}))
+        if set(all_addresses(new)) != set(self._sockets):
+            fixed.append("[[listener]] address")
+            new = replace(new, listener=old.listener)
+        _say_fixed(fixed)
+        return new
+
+
+def _say_fixed(names: Sequence[str]) -> None:
+    if names:
+        _say(f"mta: a change of {', '.join(names)} needs a restart; the old values stay")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,113 @@
+"""`mta check`: what it says of a machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import trustme
+
+from mta.cli.main import main
+from tests.kit.dns import Zone
+from tests.kit.operator import Control, FakeOperator
+
+
+def configured(folder: Path, port: int, more: str = "", listener: str = "") -> str:
+    file = folder / "mta.toml"
+    file.write_text(
+        f'[server]\nhostname = "localhost"\n[[listener]]\naddress = "127.0.0.1:{port}"\n{listener}\n{more}\n'
+    )
+    return str(file)
+
+
+def check(file: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[tuple[str, str]]]:
+    code = main(["check", "-c", file])
+    lines = capsys.readouterr().out.splitlines()
+    return code, [(line[:4].strip(), line[6:]) for line in lines]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_all_is_well(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with Zone({"example.com": ["MX 10 mx.example.com."]}) as zone:
+        file = configured(tmp_path, port, f"[dns]\nnameservers = '{zone.address}'")
+        code, said = check(file, capsys)
+    assert code == 0
+    assert [verdict for verdict, _ in said] == ["ok"] * 6
+    assert ("ok", f"{file} is understood") in said
+    assert ("ok", f"{tmp_path}/var will be made") in said
+    assert ("ok", f"127.0.0.1:{port} is free") in said
+    assert ("ok", f"name server {zone.address} answers") in said
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        code, said = check(configured(tmp_path, port), capsys)
+        assert code == 78
+        assert ("FAIL", f"127.0.0.1:{port}: Address already in use") in said
+        with Control(tmp_path / "run", FakeOperator()):
+            code, said = check(configured(tmp_path, port), capsys)
+        assert code == 0
+        assert ("ok", f"127.0.0.1:{port} is served by this server, which runs") in said
+
+
+def test_an_address_of_another_machine(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = check(configured(tmp_path, port, "[[listener]]\naddress = '192.0.2.1:25'"), capsys)
+    assert code == 78
+    assert ("FAIL", "192.0.2.1:25: Cannot assign requested address") in said
+
+
+def test_a_file_where_a_folder_must_be(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "var").write_text("")
+    code, said = check(configured(tmp_path, port), capsys)
+    assert code == 78
+    assert ("FAIL", f"{tmp_path}/var is not a directory") in said
+
+
+def test_a_folder_below_a_file(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "file").chmod(0o755)
+    file = configured(tmp_path, port)
+    Path(file).write_text(Path(file).read_text().replace('"localhost"', '"localhost"\nstate_dir = "file/var"'))
+    code, said = check(file, capsys)
+    assert code == 78
+    assert ("FAIL", f"{tmp_path}/file is not a directory") in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "var").mkdir(mode=0o500)
+    code, said = check(configured(tmp_path, port), capsys)
+    assert code == 78
+    assert ("FAIL", f"{tmp_path}/var cannot be written by this user") in said
+
+
+def test_a_dead_name_server(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with Zone({}, {"example.com": "silent"}) as zone:
+        code, said = check(configured(tmp_path, port, f"[dns]\nnameservers = '{zone.address}'"), capsys)
+    assert code == 0
+    assert said[-1] == ("warn", f"name server {zone.address} does not answer: Timeout")
+
+
+def test_certificates(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    authority = trustme.CA()
+    good, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    good.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    good.private_key_pem.write_to_path(tmp_path / "key.pem")
+    other.private_key_pem.write_to_path(tmp_path / "other.pem")
+    tls = "[tls]\ncertificate = 'cert.pem'\nkey = '{}.pem'"
+    code, said = check(configured(tmp_path, port, tls.format("key"), "tls = 'starttls'"), capsys)
+    assert code == 0
+    assert ("ok", f"{tmp_path}/cert.pem and its key belong together") in said
+    code, said = check(configured(tmp_path, port, tls.format("other"), "tls = 'starttls'"), capsys)
+    assert code == 78
+    assert any(verdict == "FAIL" and "other.pem" in text for verdict, text in said)

@@ -1,0 +1,263 @@
+"""The control socket: every verb, and what becomes of those who do not speak the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mta.control.client import Client, NoServer, Refused
+from mta.control.protocol import MAX_FRAME, Json, ProtocolError, decode
+from tests.kit.operator import STATUS, Control, FakeOperator, row
+from tests.kit.waiting import wait_for
+
+ROWS = [row(n) for n in range(5)]
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    with Control(tmp_path / "run", FakeOperator(ROWS)) as served:
+        yield served
+
+
+def talk(control: Control, octets: bytes) -> list[Json]:
+    """What is answered to octets, until the server closes or we have closed our side."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(control.path))
+        try:
+            sock.sendall(octets)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has hung up already
+        answer = b""
+        try:
+            while data := sock.recv(1 << 16):
+                answer += data
+        except ConnectionResetError:
+            pass
+    return [json.loads(line) for line in answer.splitlines()]
+
+
+def request(**changes: object) -> bytes:
+    return json.dumps({"v": 1, "id": 7, "verb": "queue.count", "args": {"filter": ["all"]}} | changes).encode() + b"\n"
+
+
+def is_alive(control: Control) -> bool:
+    with Client(control.folder) as client:
+        return client.call("status") == STATUS
+
+
+def test_status(control: Control) -> None:
+    assert is_alive(control)
+
+
+@pytest.mark.parametrize("verb", ["count", "retry", "delete", "hold", "release"])
+def test_verbs_on_messages(control: Control, verb: str) -> None:
+    with Client(control.folder) as client:
+        assert client.call(f"queue.{verb}", filter=["state=held", "x"]) == {"messages": 5}
+    assert control.operator.calls == [(verb, ["state=held", "x"])]
+
+
+def test_list(control: Control) -> None:
+    with Client(control.folder) as client:
+        assert list(client.rows("queue.list", filter=["all"])) == ROWS
+        assert list(client.rows("queue.list", filter=["all"], limit=2)) == ROWS[:2]
+        assert client.call("queue.list") == {"rows": 5}
+
+
+def test_show(control: Control) -> None:
+    with Client(control.folder) as client:
+        assert list(client.rows("queue.show", id=ROWS[3]["id"])) == [ROWS[3]]
+        assert list(client.rows("queue.show", id="none")) == []
+
+
+@pytest.mark.parametrize("verb", ["count", "retry", "delete", "hold", "release", "list"])
+def test_a_wrong_filter_is_told_and_the_conversation_goes_on(control: Control, verb: str) -> None:
+    with Client(control.folder) as client:
+        with pytest.raises(Refused, match="bad is no filter") as caught:
+            client.call(f"queue.{verb}", filter=["bad"])
+        assert caught.value.code == "usage"
+        assert client.call("queue.count") == {"messages": 5}
+
+
+def test_faults_of_the_spool_and_of_ours(control: Control, capfd: pytest.CaptureFixture[str]) -> None:
+    with Client(control.folder) as client:
+        for word, code in (("full", "failed"), ("bug", "internal")):
+            with pytest.raises(Refused) as caught:
+                client.call("queue.retry", filter=[word])
+            assert caught.value.code == code
+    assert "a bug for the test" in capfd.readouterr().err
+    assert is_alive(control)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"v": 2}, "protocol version 2 is not spoken here"),
+        ({"v": None}, "protocol version None"),
+        ({"verb": "queue.burn"}, "unknown verb 'queue.burn'; known are status, queue.list"),
+        ({"verb": ["status"]}, "unknown verb"),
+        ({"args": []}, "args must be an object"),
+        ({"args": {"filter": "all"}}, "filter must be a list of strings"),
+        ({"args": {"filter": [1]}}, "filter must be a list of strings"),
+        ({"verb": "queue.list", "args": {"limit": -1}}, "limit must be a whole number"),
+        ({"verb": "queue.list", "args": {"limit": True}}, "limit must be a whole number"),
+        ({"verb": "queue.list", "args": {"limit": "5"}}, "limit must be a whole number"),
+    ],
+)
+def test_wrong_requests(control: Control, changes: Json, text: str) -> None:
+    refused, good = talk(control, request(**changes) + request(id=8))
+    assert refused["id"] == 7
+    error = refused["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "usage"
+    assert text in error["text"]
+    assert good == {"id": 8, "end": {"messages": 5}}
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\n", b"\xff\xfe\n", b"[1]\n", b"5\n", b"[" * 100_000 + b"\n", b"\0\n"]
+)
+def test_garbage_gets_one_error(control: Control, garbage: bytes) -> None:
+    (answer,) = talk(control, garbage + request())
+    error = answer["error"]
+    assert isinstance(error, dict)
+    assert error["code"] == "protocol"
+    assert not control.operator.calls
+    assert is_alive(control)
+
+
+@pytest.mark.parametrize("half", [b"", b'{"v": 1', request()[:-1]])
+def test_half_a_request_is_none(control: Control, half: bytes) -> None:
+    assert talk(control, half) == []
+    assert not control.operator.calls
+    assert is_alive(control)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_line_that_is_too_long(control: Control, end: bytes) -> None:
+    # Its sender may be cut off before it has read why.
+    told = talk(control, b"x" * (2 << 20) + end)
+    assert told in (
+        [],
+        [{"id": None, "error": {"code": "protocol", "text": f"a request is at most {MAX_FRAME} octets"}}],
+    )
+    assert not control.operator.calls
+    assert is_alive(control)
+
+
+def test_strangers_are_denied(tmp_path: Path) -> None:
+    with Control(tmp_path, FakeOperator(ROWS), may_talk=lambda uid: False) as control:
+        with Client(tmp_path) as client, pytest.raises(Refused) as caught:
+            client.call("queue.delete", filter=["all"])
+        assert caught.value.code == "denied"
+        assert str(caught.value) == f"user {os.geteuid()} may not control this server"
+        assert not control.operator.calls
+
+
+def test_who_it_is_comes_from_the_kernel(tmp_path: Path) -> None:
+    asked: list[int] = []
+    with Control(tmp_path, FakeOperator(), may_talk=lambda uid: not asked.append(uid)) as control:
+        assert is_alive(control)
+    assert asked == [os.geteuid()]
+
+
+def test_a_slow_reader_is_waited_for(tmp_path: Path) -> None:
+    many = 100_000
+    operator = FakeOperator([row(0)] * many)
+    with Control(tmp_path, operator), Client(tmp_path) as client:
+        rows = client.rows("queue.list", filter=["all"])
+        next(rows)
+        wait_for(lambda: operator.given > 1)
+        seen = -1
+        while seen != operator.given:  # until the server, too, waits
+            seen = operator.given
+            with Client(tmp_path) as other:
+                for _ in range(20):
+                    other.call("status")
+        assert operator.given < many / 20  # what the kernel and the transport hold, no more
+        assert sum(1 for _ in rows) == many - 1
+
+
+def test_a_reader_that_leaves_harms_nobody(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    operator = FakeOperator([row(0)] * 50_000)
+    with Control(tmp_path, operator) as control:
+        with Client(tmp_path) as client:
+            next(client.rows("queue.list", filter=["all"]))
+        assert is_alive(control)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_connections_do_not_wait_for_each_other(control: Control) -> None:
+    with Client(control.folder), Client(control.folder) as second:
+        assert second.call("status") == STATUS
+
+
+def test_no_server_names_the_path(tmp_path: Path) -> None:
+    with pytest.raises(NoServer) as caught:
+        Client(tmp_path)
+    assert f"no server answers on {tmp_path}/control.sock (No such file or directory)" in str(caught.value)
+
+
+def test_a_socket_that_a_killed_server_left(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "control.sock"))
+    with pytest.raises(NoServer, match="Connection refused"):
+        Client(tmp_path)
+    with Control(tmp_path, FakeOperator()) as control:
+        assert is_alive(control)
+
+
+def test_a_server_that_says_nothing(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "control.sock"))
+        sock.listen()
+        with Client(tmp_path, timeout=0.1) as client, pytest.raises(NoServer, match="stopped answering"):
+            client.call("status")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"", "closed the connection"),
+        (b'{"id": 1, "row"', "not understood|closed the connection"),
+        (b"nonsense\n", "not understood"),
+        (b'{"id": 1, "end": 5}\n', "not understood"),
+        (b'{"id": 1, "error": "no"}\n', "not understood"),
+    ],
+)
+def test_answers_that_are_none(tmp_path: Path, answer: bytes, text: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "control.sock"))
+        sock.listen()
+        with Client(tmp_path) as client:
+            peer, _ = sock.accept()
+            with peer:
+                peer.sendall(answer)
+                peer.shutdown(socket.SHUT_WR)
+                with pytest.raises(NoServer, match=text):
+                    client.call("status")
+
+
+def test_the_socket_is_its_owners(control: Control) -> None:
+    assert stat.S_IMODE(control.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(control.folder.stat().st_mode) == 0o700
+
+
+def test_a_path_longer_than_a_socket_may_be(tmp_path: Path) -> None:
+    with Control(tmp_path / ("d" * 120), FakeOperator()) as control:
+        assert is_alive(control)
+        assert stat.S_IMODE(control.path.stat().st_mode) == 0o600
+
+
+def test_frames() -> None:
+    assert decode(b'{"a": 1}\n') == {"a": 1}
+    for bad in (b"", b"1", b"null", b"{", b"\xff"):
+        with pytest.raises(ProtocolError):
+            decode(bad)

@@ -1,0 +1,103 @@
+"""An operator that is none, served on a real control socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+from mta.control.protocol import SOCKET_NAME, Json
+from mta.control.server import ControlServer, own_or_root
+from mta.model import StoreError
+from tests.kit.background import Background
+
+STATUS: Json = {
+    "hostname": "mx.example.org",
+    "messages": 2,
+    "uptime": 61,
+    "durability": "fsync",
+    "recovered": True,
+    "deliveries": {"deferred": 1, "active": 0},
+    "spool": {"segments": 3, "free": 0.123456},
+    "counters": {"accepted": 0},
+    "processes": [{"role": "receiver", "worker": 0, "pid": 42}],
+}
+
+
+def row(number: int, **changes: object) -> Json:
+    """What a queue tells of a delivery."""
+    return {
+        "id": f"{number:012d}",
+        "state": "deferred",
+        "age": 7200.0,
+        "size": 1234,
+        "attempts": 3,
+        "next": None,
+        "reason": "451 4.3.0 later",
+        "sender": "a@example.com",
+        "recipients": ["u@example.org"],
+    } | changes
+
+
+class FakeOperator:
+    """Keeps what it was asked; the word "bad" is a wrong filter, "full" a fault of the spool, "bug" one of ours."""
+
+    def __init__(self, rows: Sequence[Json] = ()) -> None:
+        self.rows = list(rows)
+        self.calls: list[tuple[str, list[str]]] = []
+        self.given = 0
+
+    @property
+    def status(self) -> Callable[[], Json]:
+        return lambda: STATUS
+
+    def _note(self, verb: str, words: Sequence[str]) -> int:
+        self.calls.append((verb, list(words)))
+        if "bad" in words:
+            raise ValueError("bad is no filter")
+        if "full" in words:
+            raise StoreError("the disk is full")
+        if "bug" in words:
+            raise RuntimeError("a bug for the test")
+        return len(self.rows)
+
+    async def count(self, words: Sequence[str]) -> int:
+        return self._note("count", words)
+
+    async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]:
+        self._note("list", words)
+        for found in self.rows[: limit or None]:
+            self.given += 1
+            yield found
+
+    async def show(self, text: str) -> Json | None:
+        self._note("show", [text])
+        return next((r for r in self.rows if r["id"] == text), None)
+
+    async def retry(self, words: Sequence[str]) -> int:
+        return self._note("retry", words)
+
+    async def delete(self, words: Sequence[str]) -> int:
+        return self._note("delete", words)
+
+    async def hold(self, words: Sequence[str]) -> int:
+        return self._note("hold", words)
+
+    async def release(self, words: Sequence[str]) -> int:
+        return self._note("release", words)
+
+
+class Control(Background):
+    """The control socket of a fake operator in a folder."""
+
+    def __init__(self, folder: Path, operator: FakeOperator, may_talk: Callable[[int], bool] = own_or_root) -> None:
+        self.folder = folder
+        self.path = folder / SOCKET_NAME
+        self.operator = operator
+        self._may_talk = may_talk
+
+    async def opened(self) -> None:
+        self._server = ControlServer(self.operator, self._may_talk)
+        await self._server.start(self.path)
+
+    async def closing(self) -> None:
+        await self._server.close()

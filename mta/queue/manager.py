@@ -353,8 +353,10 @@ class QueueManager:
         if times > _MOST_UNTRIED:
             self.extras.untried[slot] = 0
             self.arena.schedule(slot, self.tick(time.time() + 1.0))
-        else:
+        elif self.arena.site(slot):
             self._enqueue(slot, self.sites.by_number[self.arena.site(slot)], front=True)
+        else:
+            self._route(slot)  # an earlier life gave it out; here it has no site yet
 
     def settle(self, slot: int, verdict: Verdict) -> None:
         """An attempt ended with deferrals or failures; the slot is idle."""

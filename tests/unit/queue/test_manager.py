@@ -1,0 +1,322 @@
+"""The queue manager between a fake store and fake couriers: what becomes of a delivery, and what is recorded of it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from mta.config.settings import NextHop, Retry, Route, Seconds
+from mta.model import (
+    Arrivals,
+    Change,
+    Draft,
+    Envelope,
+    IdSource,
+    Job,
+    MessageId,
+    Outcome,
+    Position,
+    Queued,
+    Recipient,
+    Reply,
+    Result,
+    Results,
+    Status,
+    Stored,
+)
+from mta.observe.counters import INDEX, Table
+from mta.queue import _arena
+from mta.queue.couriers import Courier
+from mta.queue.manager import QueueManager
+from mta.queue.outcome import Verdict
+from mta.queue.routing import Router
+from mta.queue.sites import SiteQueue
+
+LATER, NO = Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
+UNTRIED = (Outcome(Status.UNTRIED, Reply(0, "", "")),)
+NOW = 1_795_000_000.0
+FIRST = IdSource(1).next(int(NOW * 1000))  # ids carry their time: these messages came just now
+
+
+class FakeStore:
+    """Remembers changes; gives envelopes by reference."""
+
+    refusing = None
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.envelopes: dict[int, Envelope] = {}
+
+    def record_soon(self, changes: Sequence[Change]) -> None:
+        self.changes.extend(changes)
+
+    async def record(self, changes: Sequence[Change]) -> None:
+        self.changes.extend(changes)
+
+    def envelope(self, ref: int) -> Envelope:
+        return self.envelopes[ref]
+
+    def read(self, ref: int) -> Stored:
+        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 0)
+
+    def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
+        return ()
+
+    def put(self, draft: Draft, token: object) -> None:
+        raise AssertionError("notices are not part of these tests")
+
+
+class FakeCouriers:
+    """Two couriers that take whatever they are given."""
+
+    def __init__(self, arena: _arena.Arena) -> None:
+        self.by_worker = {worker: Courier(worker, arena.new_list()) for worker in (2, 3)}
+        self.alive = [2, 3]
+        self.given: list[tuple[int, Job]] = []
+
+    def give(
+        self,
+        worker: int,
+        queue: SiteQueue,
+        taken: Sequence[tuple[int, int, int, int, int]],
+        pending: dict[int, tuple[int, ...]],
+    ) -> None:
+        self.given += [(worker, Job(*job, pending.get(job[0], ()))) for job in taken]
+
+
+class World:
+    """A queue manager whose next hop is one SMTP site, and what it did."""
+
+    def __init__(self, *, opened: bool = True) -> None:
+        self.store = FakeStore()
+        self.counters = Table(1).row(0)
+        self.failed: list[tuple[int, Verdict]] = []
+        hop = NextHop(kind="smtp", host="hop.example", port=25)
+        self.manager = QueueManager(
+            store=self.store,  # type: ignore[arg-type]
+            router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
+            retry=Retry(first=Seconds(60.0), jitter=0.0),
+            resolver=None,  # type: ignore[arg-type]
+            maillog=lambda *_: None,  # type: ignore[arg-type]
+            counters=self.counters,
+            couriers=lambda manager: FakeCouriers(manager.arena),  # type: ignore[arg-type,return-value]
+            notify=self._notify,
+        )
+        self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
+        if opened:
+            self.manager.open()
+
+    def _notify(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
+        self.failed.append((manager.arena.part(slot), verdict))
+        manager.store.record_soon([manager.finish(slot)])
+
+    def arrive(self, number: int, *recipients: bytes, changes: tuple[Change, ...] = ()) -> None:
+        domains = tuple(dict.fromkeys(r.partition(b"@")[2] for r in recipients))
+        self.store.envelopes[number * 8] = Envelope(sender=b"s@x", recipients=tuple(map(Recipient, recipients)))
+        self.manager.admit(Queued(id=FIRST + number, ref=number * 8, size=1, domains=domains, changes=changes))
+        self.manager.dispatch()
+
+    def result(self, given: tuple[int, Job], *outcomes: Outcome, worker: int | None = None) -> None:
+        job = given[1]
+        results = Results((Result(job.slot, job.id, job.part, outcomes),))
+        self.manager.came(given[0] if worker is None else worker, results)
+        self.manager.dispatch()
+
+    def states(self, *states: int) -> list[int]:
+        return [self.manager.arena.count(state) for state in states]
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of the queue manager; change the item to move it."""
+    now = [NOW]
+    monkeypatch.setattr("mta.queue.manager.time.time", lambda: now[0])
+    return now
+
+
+def test_a_delivered_message_is_finished_and_gone() -> None:
+    world = World()
+    world.arrive(7, b"a@x.example")
+    (given,) = world.couriers.given
+    assert given[1].id == FIRST + 7
+    world.result(given)
+    assert world.store.changes == [Change(ref=56, id=FIRST + 7, part=0, kind="finished")]
+    assert world.manager.messages == len(world.manager.arena) == 0
+    assert all(n == 0 for queue in world.manager.sites.by_number for n in queue.in_flight.values())
+
+
+def test_couriers_share_the_work_and_have_no_more_than_the_window() -> None:
+    world = World()
+    for number in range(1, 500):
+        world.arrive(number, b"a@x.example")
+    window = world.manager.sites.by_number[1].window
+    assert [sum(w == worker for w, _ in world.couriers.given) for worker in (2, 3)] == [window, window]
+    world.result(world.couriers.given[0])
+    assert len(world.couriers.given) == 2 * window + 1
+
+
+def test_who_has_not_said_hello_gets_nothing_until_then() -> None:
+    world = World()
+    world.couriers.alive.clear()
+    world.arrive(1, b"a@x.example")
+    assert world.couriers.given == []
+    world.couriers.alive.append(3)
+    world.manager.courier_began(world.couriers.by_worker[3], False)
+    world.manager.dispatch()
+    assert [worker for worker, _ in world.couriers.given] == [3]
+
+
+def test_a_deferral_waits_is_recorded_and_comes_back(clock: list[float]) -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    world.result(world.couriers.given[0], Outcome(Status.DEFERRED, LATER, "hop"))
+    (change,) = world.store.changes
+    assert (change.kind, change.attempts, change.due, change.why) == ("waiting", 1, NOW + 60, "451 4.3.0 later")
+    world.manager.advance(NOW + 59)
+    assert len(world.couriers.given) == 1
+    clock[0] = NOW + 61
+    world.manager.advance(clock[0])
+    assert world.couriers.given[1][1].attempts == 1
+
+
+def test_only_who_is_left_is_tried_again(clock: list[float]) -> None:
+    world = World()
+    world.arrive(1, b"a@x.example", b"b@x.example", b"c@x.example")
+    world.result(
+        world.couriers.given[0],
+        Outcome(Status.DELIVERED, Reply(250, "", "ok"), "hop", (0, 2)),
+        Outcome(Status.DEFERRED, LATER, "hop", (1,)),
+    )
+    assert world.store.changes[-1].done == (0, 2)
+    world.manager.advance(NOW + 100)
+    assert world.couriers.given[1][1].pending == (1,)
+    world.result(world.couriers.given[1])
+    assert world.store.changes[-1].kind == "finished"
+
+
+def test_an_explicit_delivered_is_an_end_too() -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    world.result(world.couriers.given[0], Outcome(Status.DELIVERED, Reply(250, "", "ok"), "hop"))
+    assert world.store.changes[-1].kind == "finished"
+    assert world.manager.messages == 0
+
+
+def test_the_last_part_ends_the_message() -> None:
+    world = World()
+    world.arrive(1, b"a@x.example", b"b@y.example")
+    world.result(world.couriers.given[0])
+    assert world.manager.messages == 1
+    world.result(world.couriers.given[1])
+    assert world.manager.messages == 0
+    assert sorted(c.part for c in world.store.changes) == [0, 1]
+
+
+def test_what_comes_back_untried_goes_out_at_once_but_not_in_circles() -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    for attempt in range(4):
+        assert len(world.couriers.given) == attempt + 1
+        world.result(world.couriers.given[-1], *UNTRIED)
+    assert len(world.couriers.given) == 4
+    assert world.states(_arena.DEFERRED) == [1]
+    assert world.store.changes == []
+
+
+def test_what_a_dead_courier_had_is_counted_and_tried_again(clock: list[float]) -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    worker = world.couriers.given[0][0]
+    world.manager.courier_began(world.couriers.by_worker[worker], True)
+    assert world.counters[INDEX["messages_ambiguous"]] == 1
+    clock[0] = NOW + 2
+    world.manager.advance(clock[0])
+    assert len(world.couriers.given) == 2
+
+
+def test_nothing_is_decided_before_the_queue_is_open() -> None:
+    world = World(opened=False)
+    world.arrive(1, b"a@x.example")
+    world.arrive(2, b"a@[not.an.address]")
+    assert world.couriers.given == []
+    world.manager.open()
+    assert [job.id - FIRST for _, job in world.couriers.given] == [1, 2]
+
+
+def test_a_restarted_manager_leaves_busy_deliveries_to_their_courier() -> None:
+    world = World(opened=False)
+    for number in (1, 2, 3):
+        world.arrive(number, b"a@x.example", b"b@y.example")
+    world.manager.courier_is_busy(world.couriers.by_worker[3], [(FIRST + 2, 0), (FIRST + 2, 1)])
+    world.manager.open()
+    assert {job.id - FIRST for _, job in world.couriers.given} == {1, 3}
+    # Results with the slots of the earlier life, the second part first: one delivered, one refused.
+    stale = (3, Job(900, FIRST + 2, 16, 1, 0)), (3, Job(901, FIRST + 2, 16, 0, 0))
+    world.result(stale[0])
+    world.result(stale[1], Outcome(Status.FAILED, NO, "hop"))
+    assert [c.part for c in world.store.changes if c.id == FIRST + 2] == [1, 0]
+    assert [part for part, _ in world.failed] == [0]
+
+
+def test_busy_deliveries_that_come_back_untried_are_routed() -> None:
+    world = World(opened=False)
+    world.arrive(1, b"a@x.example")
+    world.manager.courier_is_busy(world.couriers.by_worker[2], [(FIRST + 1, 0)])
+    world.manager.open()
+    assert world.couriers.given == []
+    world.result((2, Job(900, FIRST + 1, 8, 0, 0)), *UNTRIED)
+    assert [job.id - FIRST for _, job in world.couriers.given] == [1]
+    assert world.states(_arena.HELD) == [0]
+
+
+def test_recovered_states() -> None:
+    world = World(opened=False)
+    held = Change(ref=8, id=FIRST + 1, part=0, kind="held", attempts=2, why="by hand")
+    waiting = Change(
+        ref=16, id=FIRST + 2, part=1, kind="waiting", attempts=3, due=int(NOW) + 500, done=(1,), why="busy"
+    )
+    over = Change(ref=16, id=FIRST + 2, part=0, kind="finished")
+    world.arrive(1, b"a@x.example", changes=(held,))
+    world.arrive(2, b"a@x.example", b"b@y.example", b"c@y.example", changes=(over, waiting))
+    world.manager.open()
+    assert world.couriers.given == []
+    assert world.states(_arena.HELD, _arena.DEFERRED) == [1, 1]
+    world.manager.advance(NOW + 501)
+    ((_, job),) = world.couriers.given
+    assert (job.id - FIRST, job.part, job.attempts, job.pending) == (2, 1, 3, (2,))
+
+
+def test_hold_and_delete_while_a_courier_has_it() -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    world.arrive(2, b"a@x.example")
+    slots = [job.slot for _, job in world.couriers.given]
+    assert world.manager.hold(slots[0]) is None
+    assert world.manager.delete(slots[1]).kind == "finished"
+    world.result(world.couriers.given[0], Outcome(Status.DEFERRED, LATER, "hop"))
+    world.result(world.couriers.given[1])
+    assert world.states(_arena.HELD) == [1]
+    assert [c.kind for c in world.store.changes] == ["held"], "the end of the deleted one is recorded once, by delete"
+    assert world.manager.messages == 1
+
+
+def test_mail_that_waited_too_long_fails_with_the_last_words(clock: list[float]) -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    clock[0] = world.manager.arrival(world.couriers.given[0][1].slot) + Retry().expiry + 1
+    world.result(world.couriers.given[0], Outcome(Status.DEFERRED, LATER, "hop"))
+    ((_, verdict),) = world.failed
+    assert verdict.failures[0].reply.enhanced == "5.4.7"
+    assert "451 4.3.0 later" in verdict.failures[0].reply.text
+
+
+def test_a_snapshot_bears_that_deliveries_end_meanwhile() -> None:
+    world = World()
+    for number in range(1, 50):
+        world.arrive(number, b"a@x.example", b"b@y.example")
+    seen = []
+    for queued in world.manager.snapshot():
+        seen.append(queued.id)
+        for given in world.couriers.given[-4:]:
+            world.result(given)
+        del world.couriers.given[-4:]
+    assert len(seen) == len(set(seen))

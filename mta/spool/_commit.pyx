@@ -207,7 +207,9 @@ cdef void *work(void *argument) noexcept nogil:
         else:
             s.done = batch
         s.done_tail = batch
-        write(s.event, &one, 8)
+        pthread_mutex_unlock(&s.lock)
+        write(s.event, &one, 8)     # likewise without the lock, which the loop takes first thing
+        pthread_mutex_lock(&s.lock)
     pthread_mutex_unlock(&s.lock)
     return NULL
 
@@ -356,13 +358,17 @@ cdef class Committer:
     def kick(self):
         """Let the thread write what was appended."""
         cdef Shared *s = self.shared
+        cdef bint wake
         pthread_mutex_lock(&s.lock)
         # A batch that the thread has taken counts for nothing: a mark set for it would outlive it, and swallow the
         # wake-up of the next one.
-        if s.tail and not s.tail.taken and not s.kicked:
+        wake = s.tail and not s.tail.taken and not s.kicked
+        if wake:
             s.kicked = 1
-            pthread_cond_signal(&s.wake)
         pthread_mutex_unlock(&s.lock)
+        # Signalled without the lock, or the thread would wake only to wait for it: two context switches a commit.
+        if wake:
+            pthread_cond_signal(&s.wake)
 
     def collect(self):
         """Finished batches, in order: a list of (segment, start, end, records, errno)."""

@@ -336,6 +336,9 @@ class Intake(Protocol):
     def put(self, draft: Draft, token: object) -> None:
         """Queue a message for the next commit; StoreError at once when the store is full or failed."""
 
+    def commit(self) -> None:
+        """Begin to commit what was put now, not only at the end of the loop turn."""
+
     def body(self, message_id: MessageId) -> Body:
         """Begin a large text."""
 

@@ -34,7 +34,7 @@ class Connection(asyncio.BufferedProtocol):
 
     `active` is the tick in which it last sent something, `large` the file of a large text that arrives and
     `large_id` the id it was begun under, `failed` why that file could not be written,
-    `origin` the HELO name and the beginning of the trace header that was made of it.
+    `lost` that it is gone, `origin` the HELO name and the beginning of the trace header that was made of it.
     """
 
     __slots__ = (
@@ -48,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         "failed",
         "large",
         "large_id",
+        "lost",
         "origin",
         "session",
         "transport",
@@ -64,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self.large_id = MessageId(0)
         self.origin: tuple[bytes, bool, bytes] | None = None
         self.failed: StoreError | None = None
+        self.lost = False
         self.active = endpoint.clock.tick
 
     # ---- called by the event loop
@@ -108,6 +110,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._eof
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
         self._forget_large()
         self._endpoint.closed(self)
 

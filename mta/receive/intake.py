@@ -71,6 +71,7 @@ class MessageIntake:
         self._position = position
         self._owes_position = False
         self._gathered: list[Arrival] = []
+        self._whole: list[Connection] = []  # with a message that came in this loop turn
 
     def count(self, name: str, amount: int = 1) -> None:
         self._counters[INDEX[name]] += amount
@@ -85,7 +86,24 @@ class MessageIntake:
         return message_id, self._store.body(message_id)
 
     def accept(self, connection: Connection) -> None:
-        """A whole message is parked in the session: give it to the store."""
+        """A whole message is parked in the session.
+
+        All that a loop turn brought are stored behind its last read, in one go: beside the network code of the kernel
+        the same work takes three times as long, for want of room in the processor's caches.
+        """
+        if not self._whole:
+            asyncio.get_running_loop().call_soon(self._store_whole)
+        self._whole.append(connection)
+
+    def _store_whole(self) -> None:
+        whole, self._whole = self._whole, []
+        for connection in whole:
+            if not connection.lost:  # else nobody waits for the 250, and its sender will come again
+                self._put(connection)
+        self._store.commit()
+
+    def _put(self, connection: Connection) -> None:
+        """Give a message to the store."""
         if connection.failed is not None:
             self._refuse(connection, connection.failed)
             return
@@ -194,8 +212,7 @@ class MessageIntake:
         if connection.large is not None:
             connection.large.discard()
             connection.large = None
-        # Not answered from within: pipelined messages would recurse once each.
-        asyncio.get_running_loop().call_soon(connection.answer, refusal(error))
+        connection.answer(refusal(error))
 
 
 def _protocol(esmtp: bool, tls: bool) -> bytes:

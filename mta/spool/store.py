@@ -132,6 +132,9 @@ class LocalStore:
     def put(self, draft: Draft, token: object) -> None:
         self._writer.put(draft, token)
 
+    def commit(self) -> None:
+        self._writer.commit()
+
     def body(self, message_id: MessageId) -> Body:
         return self._writer.body(message_id)
 

@@ -109,6 +109,9 @@ class LogWriter:
         else:
             raise TypeError("a body must come from this store")
 
+    def commit(self) -> None:
+        self._committer.kick()
+
     def body(self, message_id: MessageId) -> Body:
         short = self.refusing
         if short is not None:

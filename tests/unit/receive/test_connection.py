@@ -60,6 +60,9 @@ class FakeStore:
         self.puts.append((draft, token))
         self.arrived.set()
 
+    def commit(self) -> None:
+        pass  # a batch ends when the test says so
+
     def body(self, message_id: MessageId) -> Body:
         self.bodies.append(FakeBody(self))
         return self.bodies[-1]

@@ -52,3 +52,10 @@ def scan(data: Buffer, generation: int, offset: int, base: int = 0) -> tuple[lis
 
 def find(data: Buffer, generation: int, offset: int) -> int:
     """Where the next valid record of a generation begins, at or behind data[offset:]; -1 where none does."""
+
+def read_message(fd: int, offset: int, generation: int, room: int) -> tuple[int, int, int, bytes, bytes]:
+    """The message of the record at `offset` of a segment with `room` octets.
+
+    Returns (flags, id, octets in the body file, envelope, text). OSError from the disk; ValueError with the fault where
+    there is no undamaged message of this generation.
+    """

@@ -16,7 +16,7 @@ Bounds: `append` reserves the room it then fills; `record_at` compares each leng
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -60,6 +60,7 @@ cdef extern from "<signal.h>" nogil:
     int SIG_SETMASK
 
 cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *data, size_t n, int64_t offset)
     ssize_t pwrite(int fd, const void *data, size_t n, int64_t offset)
     ssize_t write(int fd, const void *data, size_t n)
     int fdatasync(int fd)
@@ -82,6 +83,9 @@ SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
 cdef enum:
     HEADER = 40
     MAGIC = 0x3152544D      # "MTR1", little endian
+    MESSAGE = 1             # mta.spool.format.MESSAGE
+    MESSAGE_HEAD = 16       # mta.spool.format.MESSAGE_HEAD
+    FIRST_READ = 8192       # header, envelope and text of most messages in one call
     FIRST_ROOM = 256 * 1024
     KEPT_ROOM = 2 * 1024 * 1024
     KEPT_BATCHES = 4
@@ -487,3 +491,77 @@ def find(const uint8_t[::1] data not None, uint64_t generation, size_t offset):
             return offset
         offset += 8
     return -1
+
+
+cdef ssize_t read_whole(int fd, char *data, size_t n, int64_t offset) noexcept nogil:
+    """Octets read, fewer than n only at the end of the file; -1: errno says why."""
+    cdef size_t got = 0
+    cdef ssize_t some
+    while got < n:
+        some = pread(fd, data + got, n - got, offset + <int64_t>got)
+        if some < 0:
+            if errno == EINTR:
+                continue
+            return -1
+        if some == 0:
+            break
+        got += some
+    return got
+
+
+def read_message(int fd, int64_t offset, uint64_t generation, int64_t room):
+    """The message of the record at `offset` of a segment with `room` octets.
+
+    Returns (flags, id, octets in the body file, envelope, text). OSError from the disk; ValueError with the fault where
+    there is no undamaged message of this generation.
+    """
+    cdef char first[FIRST_READ]
+    cdef char *data = first
+    cdef ssize_t got, rest
+    cdef size_t end
+    cdef Record header
+    cdef uint32_t crc, size
+    cdef uint64_t large
+    if offset < 0 or offset > room:
+        raise ValueError("ends behind its segment")
+    got = read_whole(fd, first, FIRST_READ, offset)
+    if got < 0:
+        raise OSError(errno, "cannot be read")
+    if got < HEADER:
+        raise ValueError("ends early")
+    memcpy(&header, first, HEADER)
+    if header.magic != MAGIC or header.generation != generation or header.kind != MESSAGE:
+        raise ValueError("holds no message")
+    end = HEADER + <size_t>header.length
+    if <int64_t>end > room - offset:    # the length is not to be believed before the checksum
+        raise ValueError("ends behind its segment")
+    try:
+        if end > <size_t>got:
+            data = <char *>malloc(end)
+            if data == NULL:
+                raise MemoryError
+            memcpy(data, first, got)
+            rest = read_whole(fd, data + got, end - got, offset + got)
+            if rest < 0:
+                raise OSError(errno, "cannot be read")
+            got += rest
+        crc = header.crc
+        header.crc = 0
+        if <size_t>got < end or mta_crc32c(mta_crc32c(0, &header, HEADER), data + HEADER, header.length) != crc:
+            raise ValueError("fails its checksum")
+        if header.length < MESSAGE_HEAD:
+            raise ValueError("is of another version: it has no envelope")
+        memcpy(&size, data + HEADER, 4)
+        memcpy(&large, data + HEADER + 8, 8)
+        if size > header.length - MESSAGE_HEAD:
+            raise ValueError("is of another version: its envelope ends behind it")
+        return (
+            header.flags,
+            header.id,
+            large,
+            PyBytes_FromStringAndSize(data + HEADER + MESSAGE_HEAD, size),
+            PyBytes_FromStringAndSize(data + HEADER + MESSAGE_HEAD + size, header.length - MESSAGE_HEAD - size),
+        )
+    finally:
+        if data != first:
+            free(data)

@@ -7,21 +7,16 @@ StoreError, never somebody else's mail.
 from __future__ import annotations
 
 import os
-import struct
 from collections import OrderedDict
 from pathlib import Path
 
 import msgspec
 
 from mta.model import Envelope, MessageId, Ref, Stored, StoreError
-from mta.spool._commit import crc32c
+from mta.spool._commit import read_message
 from mta.spool.format import (
     FIRST_OFFSET,
     LARGE,
-    MESSAGE,
-    MESSAGE_HEAD,
-    RECORD,
-    RECORD_MAGIC,
     ref_offset,
     ref_segment,
     segment_name,
@@ -30,7 +25,6 @@ from mta.spool.format import (
 from mta.spool.segments import Folder
 
 _OPEN_FILES = 64
-_FIRST_READ = 8192  # header, envelope and text of most messages in one call
 
 
 class SpoolReader:
@@ -42,14 +36,11 @@ class SpoolReader:
         self._decode = msgspec.msgpack.Decoder(Envelope).decode
 
     def read(self, ref: Ref) -> Stored:
-        flags, message_id, payload = self._record(ref)
-        start = MESSAGE_HEAD.size
+        flags, message_id, large, encoded, content = self._record(ref)
         try:
-            size, _, large = MESSAGE_HEAD.unpack_from(payload)
-            envelope = self._decode(payload[start : start + size])
-        except (struct.error, msgspec.DecodeError) as error:
+            envelope = self._decode(encoded)
+        except msgspec.DecodeError as error:
             raise _damaged(ref_segment(ref), ref_offset(ref), f"is of another version: {error}") from error
-        content = payload[start + size :]
         path = str(self._folder.body(message_id)) if flags & LARGE else ""
         return Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large)
 
@@ -60,8 +51,8 @@ class SpoolReader:
         while self._open:
             os.close(self._open.popitem()[1][0])
 
-    def _record(self, ref: int) -> tuple[int, int, bytes]:
-        """Flags, id and payload of a MESSAGE record; opens the segment anew if the file at hand is from before."""
+    def _record(self, ref: int) -> tuple[int, int, int, bytes, bytes]:
+        """What `read_message` returns; opens the segment anew if the file at hand is from before."""
         key = ref_segment(ref)
         fresh = key not in self._open
         try:
@@ -72,24 +63,14 @@ class SpoolReader:
             os.close(self._open.pop(key)[0])
             return self._read_record(key, ref_offset(ref))
 
-    def _read_record(self, key: int, offset: int) -> tuple[int, int, bytes]:
+    def _read_record(self, key: int, offset: int) -> tuple[int, int, int, bytes, bytes]:
         fd, generation, room = self._segment(key)
-        data = _read(key, fd, offset, _FIRST_READ)
-        if len(data) < RECORD.size:
-            raise _damaged(key, offset, "ends early")
-        magic, kind, flags, zero, found, length, crc, message_id, time_ms = RECORD.unpack_from(data)
-        if magic != RECORD_MAGIC or found != generation or kind != MESSAGE:
-            raise _damaged(key, offset, "holds no message")
-        end = RECORD.size + length
-        if offset + end > room:  # the length is not to be believed before the checksum
-            raise _damaged(key, offset, "ends behind its segment")
-        if end > len(data):
-            data += _read(key, fd, offset + len(data), end - len(data))
-        payload = data[RECORD.size : end]
-        header = RECORD.pack(magic, kind, flags, zero, found, length, 0, message_id, time_ms)
-        if len(payload) != length or crc32c(payload, crc32c(header)) != crc:
-            raise _damaged(key, offset, "fails its checksum")
-        return flags, message_id, payload
+        try:
+            return read_message(fd, offset, generation, room)
+        except OSError as error:
+            raise _damaged(key, offset, f"cannot be read: {os.strerror(error.errno or 0)}") from error
+        except ValueError as error:
+            raise _damaged(key, offset, str(error)) from error
 
     def _segment(self, key: int) -> tuple[int, int, int]:
         known = self._open.get(key)

@@ -66,6 +66,7 @@ def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
         work.address(rig.reader)
         rig.desk.report.delivered(work, "h", '250 "quoted"\nforged line')
         rig.desk.report.settled(work, [Outcome(Status.DEFERRED, Reply(0, "4.4.1", "no"))])
+        rig.desk.report.flush()
         lines = rig.lines()
         assert len(lines) == 4
         name = id_text(rig.reader.id(ref))

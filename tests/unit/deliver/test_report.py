@@ -67,7 +67,7 @@ def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
         rig.desk.report.delivered(work, "h", '250 "quoted"\nforged line')
         rig.desk.report.settled(work, [Outcome(Status.DEFERRED, Reply(0, "4.4.1", "no"))])
         rig.desk.report.flush()
-        lines = rig.lines()
+        lines = sorted(rig.lines(), key=lambda line: " deferred " in line)
         assert len(lines) == 4
         name = id_text(rig.reader.id(ref))
         assert lines[0].split(" ", 1)[1].startswith(f'{name} delivered to=<"a\\x0ab"@x> relay=h delay=')

@@ -124,9 +124,14 @@ def test_close_writes_what_waits(fd: int) -> None:
 
 
 def test_the_thread_ends_with_its_object(fd: int) -> None:
-    before = len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+
+    threads, files = held()
     for _ in range(5):
         committer = Committer()
         append(committer, fd, 0, b"text")
         del committer
-    assert (len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))) == before
+    # Threads of other tests may still be ending.
+    assert held()[0] <= threads
+    assert held()[1] <= files

@@ -339,6 +339,10 @@ class Intake(Protocol):
     def commit(self) -> None:
         """Begin to commit what was put now, not only at the end of the loop turn."""
 
+    @property
+    def committing(self) -> bool:
+        """Whether something that was put waits to be told by the callback."""
+
     def body(self, message_id: MessageId) -> Body:
         """Begin a large text."""
 

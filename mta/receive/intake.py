@@ -88,14 +88,14 @@ class MessageIntake:
     def accept(self, connection: Connection) -> None:
         """A whole message is parked in the session.
 
-        All that a loop turn brought are stored behind its last read, in one go: beside the network code of the kernel
-        the same work takes three times as long, for want of room in the processor's caches.
+        What came while the store commits is put when that is done, in one go: between the reads and writes of a
+        network the same work takes three times as long, for want of room in the processor's caches.
         """
-        if not self._whole:
-            asyncio.get_running_loop().call_soon(self._store_whole)
         self._whole.append(connection)
+        if len(self._whole) == 1 and not self._store.committing:
+            asyncio.get_running_loop().call_soon(self._put_whole)
 
-    def _store_whole(self) -> None:
+    def _put_whole(self) -> None:
         whole, self._whole = self._whole, []
         for connection in whole:
             if not connection.lost:  # else nobody waits for the 250, and its sender will come again
@@ -150,6 +150,8 @@ class MessageIntake:
     def committed(self, tokens: Sequence[object], arrivals: Sequence[Arrival], error: StoreError | None) -> None:
         """The store's callback: a batch is on disk, or failed as a whole."""
         batch = cast("Sequence[tuple[Connection, Draft, str]]", tokens)
+        if self._whole:
+            self._put_whole()  # before the answers: the disk works meanwhile
         if error is not None:
             self.count("commit_failures")
             for connection, _, _ in batch:

@@ -135,6 +135,10 @@ class LocalStore:
     def commit(self) -> None:
         self._writer.commit()
 
+    @property
+    def committing(self) -> bool:
+        return self._writer.committing
+
     def body(self, message_id: MessageId) -> Body:
         return self._writer.body(message_id)
 

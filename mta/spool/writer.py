@@ -71,6 +71,7 @@ class LogWriter:
         self._committer = Committer()
         self._open: dict[int, Segment] = {}  # segments with records on their way, by key
         self._waiting: deque[tuple[object, Arrival | None]] = deque()  # None: the token is a Done
+        self._messages = 0  # of those
         self._syncing = 0  # large bodies on their way to a record
         self._kicking = False
         self._idle = asyncio.Event()
@@ -111,6 +112,10 @@ class LogWriter:
 
     def commit(self) -> None:
         self._committer.kick()
+
+    @property
+    def committing(self) -> bool:
+        return self._messages > 0
 
     def body(self, message_id: MessageId) -> Body:
         short = self.refusing
@@ -172,6 +177,7 @@ class LogWriter:
             tuple(domains) if len(domains) <= _MOST_DOMAINS else (),
         )
         self._waiting.append((token, arrival))
+        self._messages += 1
 
     def _append(self, kind: int, flags: int, message_id: int, parts: tuple[bytes, ...], need: int) -> int:
         """The offset at which a record goes into the segment; `need` is its room."""
@@ -247,6 +253,7 @@ class LogWriter:
                 arrivals.append(arrival)
             elif callable(token):
                 calls.append(token)
+        self._messages -= len(tokens)
         if tokens:
             self._committed(tokens, arrivals if error is None else (), error)
         for done in calls:

@@ -63,6 +63,10 @@ class FakeStore:
     def commit(self) -> None:
         pass  # a batch ends when the test says so
 
+    @property
+    def committing(self) -> bool:
+        return bool(self.puts)
+
     def body(self, message_id: MessageId) -> Body:
         self.bodies.append(FakeBody(self))
         return self.bodies[-1]

@@ -4,8 +4,8 @@ Fewer, hotter connections are better: the envelope of the next message rides on 
 saves a round trip and two system calls. So of the connections at hand as many are used as have `_HOT` jobs each to do;
 the others join when the oldest job has waited for `_IDLE_PATIENCE`. The first connection is opened at once, another
 only when the oldest job has waited for `_PATIENCE` and none is free or on its way; each round opens twice as many as
-the one before, up to the site's limit. Until one has succeeded, only one is attempted at a time. Idle ones are used last in,
-first out, so that the others run into the idle time-out.
+the one before, up to the site's limit. Until one has succeeded, only one is attempted at a time. Idle ones are used
+last in, first out, so that the others run into the idle time-out.
 
 Invariants
 - Each job ends in exactly one result, or is put back in front of the queue once: when a connection that had

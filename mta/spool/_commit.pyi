@@ -27,6 +27,21 @@ class Committer:
 
         `segment` is a number that no other open segment of this log has (not 0). Nothing is written before `kick`.
         """
+    def append_message(
+        self,
+        fd: int,
+        segment: int,
+        offset: int,
+        flags: int,
+        generation: int,
+        id: int,
+        time_ms: int,
+        large: int,
+        envelope: bytes,
+        head: bytes,
+        body: bytes,
+    ) -> int:
+        """The same for a MESSAGE: its head, then envelope and text. `large`: octets in the body file."""
     def kick(self) -> None:
         """Let the thread write what was appended."""
     def collect(self) -> list[tuple[int, int, int, int, int]]:

@@ -281,7 +281,25 @@ cdef class Committer:
 
         `segment` is a number that no other open segment of this log has (not 0). Nothing is written before `kick`.
         """
-        cdef size_t payload = 0, length
+        return self.put(fd, segment, offset, kind, flags, generation, id, time_ms, NULL, 0, parts)
+
+    def append_message(self, int fd, uint64_t segment, int64_t offset, uint8_t flags, uint64_t generation,
+                       uint64_t id, uint64_t time_ms, uint64_t large, bytes envelope not None, bytes head not None,
+                       bytes body not None):
+        """The same for a MESSAGE: its head, then envelope and text. `large`: octets in the body file."""
+        cdef uint8_t lengths[MESSAGE_HEAD]
+        cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(envelope)
+        memset(lengths, 0, MESSAGE_HEAD)
+        memcpy(lengths, &size, 4)
+        memcpy(lengths + 8, &large, 8)
+        return self.put(
+            fd, segment, offset, MESSAGE, flags, generation, id, time_ms, lengths, MESSAGE_HEAD, (envelope, head, body)
+        )
+
+    cdef Py_ssize_t put(self, int fd, uint64_t segment, int64_t offset, uint8_t kind, uint8_t flags,
+                        uint64_t generation, uint64_t id, uint64_t time_ms, const uint8_t *first, size_t first_size,
+                        tuple parts) except -1:
+        cdef size_t payload = first_size, length
         cdef Py_ssize_t n
         cdef Batch *batch
         cdef char *at
@@ -304,6 +322,8 @@ cdef class Committer:
         header.id = id
         header.time_ms = time_ms
         cdef uint32_t crc = mta_crc32c(0, &header, HEADER)
+        if first_size:
+            crc = mta_crc32c(crc, first, first_size)
         for part in parts:
             crc = mta_crc32c(crc, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
         header.crc = crc
@@ -315,6 +335,9 @@ cdef class Committer:
         at = batch.data + batch.length
         memcpy(at, &header, HEADER)
         at += HEADER
+        if first_size:
+            memcpy(at, first, first_size)
+            at += first_size
         for part in parts:
             n = PyBytes_GET_SIZE(part)
             memcpy(at, PyBytes_AS_STRING(part), n)

@@ -163,48 +163,56 @@ class LogWriter:
 
     def _append_message(self, draft: Draft, body: bytes, file: BodyFile | None, token: object) -> None:
         envelope = self._encode(draft.envelope)
-        large, flags = (0, 0) if file is None else (file.size, LARGE)
         head = draft.head
-        parts = (MESSAGE_HEAD.pack(len(envelope), 0, large), envelope, head, body)
-        need = padded(MESSAGE_HEAD.size + len(envelope) + len(head) + len(body))
-        offset = self._append(MESSAGE, flags, draft.id, parts, need)
-        domains = part_domains(draft.envelope.recipients)
-        arrival = Arrival(
+        size = len(head) + len(body)
+        need = padded(MESSAGE_HEAD.size + len(envelope) + size)
+        segment, offset = self._room(need)
+        large, flags = (0, 0) if file is None else (file.size, LARGE)
+        self._committer.append_message(
+            segment.fd,
+            segment.key,
+            offset,
+            flags,
+            segment.generation,
             draft.id,
-            make_ref(self._log, self._sequence, offset),
-            need,
-            len(head) + len(body) + large,
-            tuple(domains) if len(domains) <= _MOST_DOMAINS else (),
+            time.time_ns() // 1_000_000,
+            large,
+            envelope,
+            head,
+            body,
         )
+        self._appended(offset + need)
+        domains = part_domains(draft.envelope.recipients)
+        named = tuple(domains) if len(domains) <= _MOST_DOMAINS else ()
+        arrival = Arrival(draft.id, segment.key << 24 | offset >> 3, need, size + large, named)
         self._waiting.append((token, arrival))
         self._messages += 1
 
     def _append(self, kind: int, flags: int, message_id: int, parts: tuple[bytes, ...], need: int) -> int:
         """The offset at which a record goes into the segment; `need` is its room."""
+        segment, offset = self._room(need)
+        now = time.time_ns() // 1_000_000
+        generation = segment.generation
+        self._committer.append(segment.fd, segment.key, offset, kind, flags, generation, message_id, now, parts)
+        self._appended(offset + need)
+        return offset
+
+    def _room(self, need: int) -> tuple[Segment, int]:
+        """The segment and the offset for the next record."""
         segment = self._segment
         # Never filled to the last octet: a reference to the end of the largest segment would not fit its 24 bits.
         if segment is None or self._offset + need >= segment.size:
             if FIRST_OFFSET + need >= self._settings.segment_size:
                 raise StoreError(f"a record of {need} octets does not fit a segment")
             segment = self._roll()
-        offset = self._offset
-        self._committer.append(
-            segment.fd,
-            segment.key,
-            offset,
-            kind,
-            flags,
-            segment.generation,
-            message_id,
-            time.time_ns() // 1_000_000,
-            parts,
-        )
-        self._offset = offset + need
+        return segment, self._offset
+
+    def _appended(self, end: int) -> None:
+        self._offset = end
         self._idle.clear()
         if not self._kicking:
             self._kicking = True
             self._loop.call_soon(self._kick)
-        return offset
 
     def _kick(self) -> None:
         self._kicking = False

@@ -140,6 +140,14 @@ def part_members(recipients: Sequence[Recipient], part: int) -> list[int]:
     return [i for i, r in enumerate(recipients) if domain_of(r.address) == wanted]
 
 
+def all_part_members(recipients: Sequence[Recipient]) -> tuple[tuple[int, ...], ...]:
+    """`part_members` of every part, in one pass."""
+    parts: dict[bytes, list[int]] = {}
+    for index, recipient in enumerate(recipients):
+        parts.setdefault(domain_of(recipient.address), []).append(index)
+    return tuple(map(tuple, parts.values()))
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An SMTP reply: code, enhanced code ("" where the peer gave none; RFC 3463), text on one line."""
 
@@ -386,6 +394,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     path: str  # "" or the file whose octets from `offset` on follow `content`
     offset: int
     size: int  # octets in all
+    parts: tuple[tuple[int, ...], ...] = ()  # members of each part, where a message has many; else to be computed
 
 
 class Reader(Protocol):

@@ -27,20 +27,22 @@ class Work:
     def open(self, reader: Reader) -> Stored:
         """Read envelope and text; StoreError when they are gone."""
         stored = self.stored = reader.read(Ref(self.job.ref))
-        self._know(stored.envelope)
+        self._know(stored.envelope, stored.parts)
         return stored
 
     def address(self, reader: Reader) -> None:
-        """Read the envelope alone, for the log; StoreError when it is gone."""
+        """Learn who the recipients are, for the log; StoreError when the message is gone."""
         if not self.members:
-            self._know(reader.envelope(Ref(self.job.ref)))
+            stored = reader.read(Ref(self.job.ref))
+            self._know(stored.envelope, stored.parts)
 
-    def _know(self, envelope: Envelope) -> None:
+    def _know(self, envelope: Envelope, parts: tuple[tuple[int, ...], ...]) -> None:
         recipients = envelope.recipients
         self.sender = envelope.sender
         if len(recipients) == 1:
             self.members = (0,)
             self.addresses = (recipients[0].address,)
         else:
-            self.members = self.job.pending or tuple(part_members(recipients, self.job.part))
+            part = self.job.part
+            self.members = self.job.pending or (parts[part] if parts else tuple(part_members(recipients, part)))
             self.addresses = tuple([recipients[i].address for i in self.members])

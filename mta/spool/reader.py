@@ -11,8 +11,9 @@ from collections import OrderedDict
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
-from mta.model import Envelope, MessageId, Ref, Stored, StoreError
+from mta.model import Envelope, MessageId, Ref, Stored, StoreError, all_part_members
 from mta.spool._commit import read_message
 from mta.spool.format import (
     FIRST_OFFSET,
@@ -25,6 +26,8 @@ from mta.spool.format import (
 from mta.spool.segments import Folder
 
 _OPEN_FILES = 64
+_MANY = 50  # recipients
+_MOST_KEPT = 4  # messages with so many, of 8 MiB each at most
 
 
 class SpoolReader:
@@ -33,16 +36,21 @@ class SpoolReader:
     def __init__(self, state_dir: Path) -> None:
         self._folder = Folder(state_dir)
         self._open: OrderedDict[int, tuple[int, int, int]] = OrderedDict()  # key -> fd, generation, size
+        self._kept: dict[int, Stored] = {}
         self._decode = msgspec.msgpack.Decoder(Envelope).decode
 
     def read(self, ref: Ref) -> Stored:
+        kept = self._kept.get(ref)
+        if kept is not None:
+            return kept
         flags, message_id, large, encoded, content = self._record(ref)
         try:
             envelope = self._decode(encoded)
         except msgspec.DecodeError as error:
             raise _damaged(ref_segment(ref), ref_offset(ref), f"is of another version: {error}") from error
         path = str(self._folder.body(message_id)) if flags & LARGE else ""
-        return Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large)
+        stored = Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large)
+        return stored if len(envelope.recipients) < _MANY else self._keep(ref, stored)
 
     def envelope(self, ref: Ref) -> Envelope:
         return self.read(ref).envelope
@@ -50,6 +58,15 @@ class SpoolReader:
     def close(self) -> None:
         while self._open:
             os.close(self._open.popitem()[1][0])
+
+    def _keep(self, ref: int, stored: Stored) -> Stored:
+        """Keep a message with many recipients: it is read again for each part, and long to decode."""
+        stored = structs.replace(stored, parts=all_part_members(stored.envelope.recipients))
+        if len(stored.parts) > 1:
+            if len(self._kept) == _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[ref] = stored
+        return stored
 
     def _record(self, ref: int) -> tuple[int, int, int, bytes, bytes]:
         """What `read_message` returns; opens the segment anew if the file at hand is from before."""

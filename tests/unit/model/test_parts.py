@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.model import Recipient, domain_of, part_domains, part_members
+from mta.model import Recipient, all_part_members, domain_of, part_domains, part_members
 
 ADDRESSES = st.lists(
     st.sampled_from([b"a@X.example", b"b@x.EXAMPLE", b"c@y.example", b'"q@z"@y.example', b"d@[127.0.0.1]"]),
@@ -16,6 +16,7 @@ ADDRESSES = st.lists(
 def test_every_recipient_is_in_exactly_one_part(addresses: list[bytes]) -> None:
     recipients = tuple(map(Recipient, addresses))
     parts = [part_members(recipients, n) for n in range(len(part_domains(recipients)))]
+    assert all_part_members(recipients) == tuple(map(tuple, parts))
     assert sorted(i for part in parts for i in part) == list(range(len(addresses)))
     assert all(
         {domain_of(addresses[i]) for i in part} == {domain}

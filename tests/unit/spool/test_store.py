@@ -47,6 +47,23 @@ def test_what_was_committed_is_read_back_and_recovered(tmp_path: Path) -> None:
     play(scenario)
 
 
+def test_a_message_with_many_parts_is_decoded_once_for_all_of_them(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = Log(tmp_path)
+        log.put(b"few\r\n", [b"a@x", b"b@y"])
+        log.put(b"many\r\n", [b"r%d@domain%d" % (i, i % 40) for i in range(80)])
+        few, many = await log.settled()
+        reader = SpoolReader(tmp_path)
+        assert reader.read(Ref(few.ref)).parts == ()
+        stored = reader.read(Ref(many.ref))
+        assert stored.parts == tuple((i, i + 40) for i in range(40))
+        assert reader.read(Ref(many.ref)) is stored
+        reader.close()
+        await log.writer.close()
+
+    play(scenario)
+
+
 def test_messages_of_one_turn_share_a_batch(tmp_path: Path) -> None:
     async def scenario() -> None:
         log = Log(tmp_path)

@@ -2,6 +2,7 @@
 
 python -m bench accept|relay|maildir|idle [options]
 python -m bench all --against postfix --results bench/RESULTS.md
+python -m bench backlog [options]: starts with a million queued messages
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import machine, postfix, report
+from bench import backlog, machine, postfix, report
 from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
@@ -162,6 +163,8 @@ def tell(outcomes: Sequence[Outcome], about: dict[str, str], options: argparse.N
 
 
 def main(words: Sequence[str]) -> int:
+    if words[:1] == ["backlog"]:
+        return backlog.main(words[1:])
     options = parse(words)
     options.words = words
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # so that servers and folders go too

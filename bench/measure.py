@@ -162,11 +162,11 @@ class Bench:
 
     def _timed(self, server: Server, job: Job, sink: Sink | None) -> Measure:
         warm = max(1, job.messages // 5)
-        sent = self._send(server, replace(job, messages=warm))
+        sent = self.send(server, replace(job, messages=warm))
         self._finish(server, job, sink, warm, sent)
         settle(server.group)
         before = server.group.usage()
-        sent = self._send(server, job)
+        sent = self.send(server, job)
         ended = self._finish(server, job, sink, warm + job.messages, sent)
         settle(server.group)
         spent = server.group.usage() - before
@@ -197,7 +197,8 @@ class Bench:
             return _await_files(server, count)
         return sent.ended
 
-    def _send(self, server: Server, job: Job) -> Sent:
+    def send(self, server: Server, job: Job) -> Sent:
+        """One run of the load generator."""
         if job.generator == "postfix" and self._package is not None:
             return self._smtp_source(self._package, server, job)
         command = [sys.executable, "-m", "bench.load", f"--port={server.port}", f"--messages={job.messages}"]

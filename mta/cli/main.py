@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
+    _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)
     return parser
 
 
@@ -82,6 +83,18 @@ def _send_parser(send: argparse.ArgumentParser) -> None:
         "-t", dest="recipients", required=True, action="append", metavar="ADDRESS", help="may be repeated"
     )
     send.add_argument("--server", default="127.0.0.1:25", metavar="HOST:PORT", help="default: %(default)s")
+
+
+def _spool_parser(spool: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = spool.add_subparsers(dest="action", required=True, metavar="ACTION")
+    texts = {"check": "verify every record, beside a running server or without", "stats": "what the server writes"}
+    for name, text in texts.items():
+        action = actions.add_parser(name, help=text, description=text, parents=[common])
+        action.add_argument("--json", action="store_true", help="for programs")
+        if name == "check":
+            action.add_argument(
+                "--repair", action="store_true", help="put in order what can be; the server must not run"
+            )
 
 
 def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ TRACE = bool(os.environ.get("MTA_TRACE"))
 ANNOTATE = bool(os.environ.get("MTA_ANNOTATE"))
 DEBUG = bool(os.environ.get("MTA_DEBUG"))
 
-SOURCES = ("mta/_fastparse.pyx", "mta/spool/_commit.pyx", "mta/queue/_arena.pyx")
+SOURCES = ("mta/_fastparse.pyx", "mta/spool/_commit.pyx", "mta/spool/_replay.pyx", "mta/queue/_arena.pyx")
 
 
 def require_toolchain() -> None:

@@ -35,6 +35,8 @@ class Arena:
         """Take a slot out of whatever list it is in; it is idle then."""
     def schedule(self, slot: int, due: int) -> None:
         """Put a slot into the wheel; `due` is a tick. What is due already comes with the next tick."""
+    def restore(self, id: int, ref: int, domain: int, part: int, attempts: int, why: int, due: int) -> int:
+        """A delivery of an earlier life that waits for a time: `add` and `schedule` in one go; its slot number."""
     def advance(self, tick: int, limit: int = 100000) -> list[int]:
         """Move time on; the slots that became due, idle now. Stops early after about `limit` of them."""
     def holds(self, slot: int, id: int, part: int) -> bool:
@@ -55,8 +57,24 @@ class Arena:
         """The slots of a message. Looks at every slot: some milliseconds for a million."""
     def locate(self, ids: Set[int]) -> dict[tuple[int, int], int]:
         """The slots of some messages, as {(id, part): slot}; looks at every slot once, however many ids there are."""
-    def scan(self, cursor: int, limit: int, states: int) -> tuple[list[int], int]:
-        """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end."""
+    def scan(self, cursor: int, limit: int, states: int, domains: bytes | None = None) -> tuple[list[int], int]:
+        """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end.
+
+        `domains`: an octet for each domain's number, not 0 where it is chosen too; beyond the end none is.
+        Stops as well after having looked at very many, so that a choice of few is no long one.
+        """
+    def tally(
+        self, cursor: int, states: int, domains: bytes | None, several: dict[int, int]
+    ) -> tuple[int, list[int], int]:
+        """The same choice, counted: (deliveries, ids of deliveries whose message is in `several`, next cursor).
+
+        The deliveries counted are those whose message is not in `several`.
+        """
+    def rows(self, cursor: int, limit: int) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int]], int]:
+        """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.
+
+        Each is (slot, id, ref, domain, part, state, attempts, due, why).
+        """
     def count(self, state: int) -> int:
         """Deliveries in a state."""
     def __len__(self) -> int: ...

@@ -12,6 +12,7 @@ Invariants
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
@@ -32,6 +33,7 @@ cdef enum:
     BUCKETS = 256
     WHEEL = 1024            # lists 0..1023 are the wheel's
     FIRST_SLOTS = 1024
+    LOOKS = 200000          # slots looked at in one call, some hundred microseconds
 
 # States of a slot. IDLE: in no list, somebody has it in hand.
 cdef enum:
@@ -269,6 +271,16 @@ cdef class Arena:
         s.due = due
         self.place(slot)
 
+    def restore(self, uint64_t id, uint64_t ref, uint32_t domain, uint16_t part, uint16_t attempts, uint32_t why,
+                uint32_t due):
+        """A delivery of an earlier life that waits for a time: `add` and `schedule` in one go; its slot number."""
+        cdef uint32_t slot = self.add(id, ref, domain, part)
+        cdef Slot *s = &self.slots[slot]
+        s.attempts = attempts
+        s.why = why
+        self.schedule(slot, due)
+        return slot
+
     cdef void place(self, uint32_t slot) noexcept:
         cdef uint32_t due = self.slots[slot].due
         cdef uint32_t ahead
@@ -385,14 +397,58 @@ cdef class Arena:
                 found[self.slots[slot].id, self.slots[slot].part] = slot
         return found
 
-    def scan(self, uint32_t cursor, uint32_t limit, uint32_t states):
-        """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end."""
+    def scan(self, uint32_t cursor, uint32_t limit, uint32_t states, bytes domains=None):
+        """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end.
+
+        `domains`: an octet for each domain's number, not 0 where it is chosen too; beyond the end none is.
+        Stops as well after having looked at very many, so that a choice of few is no long one.
+        """
         cdef list found = []
-        cdef uint32_t seen = 0
-        while cursor < self.used and seen < limit:
-            if self.slots[cursor].state != S_FREE and states >> self.slots[cursor].state & 1:
+        cdef uint32_t seen = 0, last = cursor + LOOKS
+        while cursor < self.used and seen < limit and cursor < last:
+            if self.chosen(cursor, states, domains):
                 found.append(cursor)
                 seen += 1
+            cursor += 1
+        return found, (<long>cursor if cursor < self.used else -1)
+
+    def tally(self, uint32_t cursor, uint32_t states, bytes domains, dict several not None):
+        """The same choice, counted: (deliveries, ids of deliveries whose message is in `several`, next cursor).
+
+        The deliveries counted are those whose message is not in `several`.
+        """
+        cdef list ids = []
+        cdef uint32_t count = 0, last = cursor + LOOKS
+        cdef bint plain = not several
+        while cursor < self.used and cursor < last:
+            if self.chosen(cursor, states, domains):
+                if plain or self.slots[cursor].id not in several:
+                    count += 1
+                else:
+                    ids.append(self.slots[cursor].id)
+            cursor += 1
+        return count, ids, (<long>cursor if cursor < self.used else -1)
+
+    cdef bint chosen(self, uint32_t slot, uint32_t states, bytes domains) noexcept:
+        cdef Slot *s = &self.slots[slot]
+        if s.state == S_FREE or not states >> s.state & 1:
+            return False
+        if domains is None:
+            return True
+        return s.domain < PyBytes_GET_SIZE(domains) and PyBytes_AS_STRING(domains)[s.domain] != 0
+
+    def rows(self, uint32_t cursor, uint32_t limit):
+        """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.
+
+        Each is (slot, id, ref, domain, part, state, attempts, due, why).
+        """
+        cdef list found = []
+        cdef Slot *s
+        while cursor < self.used and limit:
+            s = &self.slots[cursor]
+            if s.state != S_FREE:
+                found.append((cursor, s.id, s.ref, s.domain, s.part, s.state, s.attempts, s.due, s.why))
+                limit -= 1
             cursor += 1
         return found, (<long>cursor if cursor < self.used else -1)
 

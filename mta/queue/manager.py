@@ -161,6 +161,9 @@ class QueueManager:
     def admit(self, queued: Queued) -> None:
         """A message enters the queue, new or recovered."""
         self.messages += 1
+        if len(queued.domains) == 1 and len(queued.changes) < 2:
+            self._admit_single(queued)
+            return
         changes = {c.part: c for c in queued.changes} if queued.changes else {}
         if len(queued.domains) > 1:
             self._parts[queued.id] = len(queued.domains) - sum(c.kind == "finished" for c in changes.values())
@@ -173,6 +176,19 @@ class QueueManager:
                 self._route(slot)
             else:
                 self._restore(slot, change)
+
+    def _admit_single(self, queued: Queued) -> None:
+        """Nearly all messages; a million of them after a restart."""
+        domain = self._domain(queued.domains[0])
+        if not queued.changes:
+            self._route(self.arena.add(queued.id, queued.ref, domain, 0))
+            return
+        change = queued.changes[0]
+        if change.kind == "waiting" and not change.done:
+            due, why = self.tick(change.due), self.reasons.number(change.why)
+            self.arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due)
+        else:
+            self._restore(self.arena.add(queued.id, queued.ref, domain, 0), change)
 
     def _restore(self, slot: int, change: Change) -> None:
         arena = self.arena
@@ -535,6 +551,12 @@ class QueueManager:
                 del self._parts[message_id]
         self.messages -= 1
 
+    def count(self, states: int, domains: bytes | None, cursor: int, several: set[int]) -> tuple[int, int]:
+        """Messages with one part that are chosen from a slot on, and the next slot; others go to `several`."""
+        count, ids, cursor = self.arena.tally(cursor, states, domains, self._parts)
+        several.update(ids)
+        return count, cursor
+
     # ---- for checkpoints
 
     def snapshot(self) -> Iterator[Queued]:
@@ -546,16 +568,32 @@ class QueueManager:
         several: dict[int, list[tuple[int, int]]] = {}
         cursor = 0
         while cursor >= 0:
-            slots, cursor = arena.scan(cursor, _SNAPSHOT_SLICE, 0xFF)
+            rows, cursor = arena.rows(cursor, _SNAPSHOT_SLICE)
             # The whole slice before the first yield: afterwards its slots may be gone.
             batch: list[Queued] = []
-            for slot in slots:
+            for slot, message_id, ref, domain, part, state, attempts, due, why in rows:
                 if slot in self.extras.doomed:
                     continue
-                if arena.id(slot) in self._parts:
-                    several.setdefault(arena.id(slot), []).append((slot, arena.part(slot)))
+                if message_id in self._parts:
+                    several.setdefault(message_id, []).append((slot, part))
+                    continue
+                domains = (self.domains[domain],)
+                if not attempts and not why:
+                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains))
+                elif state != _arena.DEFERRED:
+                    batch.append(self._queued([slot], domains))
                 else:
-                    batch.append(self._queued([slot], (self.domains[arena.domain(slot)],)))
+                    change = Change(
+                        ref=ref,
+                        id=message_id,
+                        part=part,
+                        kind="waiting",
+                        attempts=attempts,
+                        due=math.ceil(self._base + due / TICKS),
+                        done=self.extras.done.get(slot, ()),
+                        why=self.reasons.text(why),
+                    )
+                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,)))
             yield from batch
         for message_id, members in several.items():
             left = [slot for slot, part in members if arena.holds(slot, message_id, part)]

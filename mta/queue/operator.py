@@ -37,7 +37,27 @@ class Operator:
         chosen = parse_filter(words)
         if chosen.everything:
             return self._manager.messages
+        if chosen.ids is None and not chosen.needs_envelope and not self._manager.extras.doomed:
+            return await self._tally(chosen)
         return len({self._manager.arena.id(slot) async for slot in self._choose(chosen)})
+
+    async def _tally(self, chosen: Filter) -> int:
+        """By what the index alone can say: some hundredths of a second for a million."""
+        domains = self._domains(chosen)
+        several: set[int] = set()
+        count = cursor = 0
+        while cursor >= 0:
+            more, cursor = self._manager.count(chosen.states, domains, cursor, several)
+            count += more
+            await asyncio.sleep(0)
+        return count + len(several)
+
+    def _domains(self, chosen: Filter) -> bytes | None:
+        """An octet for each domain that is known now: whether it is chosen."""
+        if not chosen.domains:
+            return None
+        texts = [domain.decode("ascii", "backslashreplace") for domain in self._manager.domains]
+        return bytes(all(glob.match(text) for glob in chosen.domains) for text in texts)
 
     async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Row]:
         """One row a delivery; `limit` 0 means all."""
@@ -124,9 +144,9 @@ class Operator:
                     if self._matches(slot, chosen):
                         yield slot
             return
-        cursor = 0
+        cursor, domains = 0, self._domains(chosen)
         while cursor >= 0:
-            slots, cursor = arena.scan(cursor, _SLICE, chosen.states)
+            slots, cursor = arena.scan(cursor, _SLICE, chosen.states, domains)
             for slot in slots:
                 if self._matches(slot, chosen):
                     yield slot

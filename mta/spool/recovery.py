@@ -32,7 +32,6 @@ from mta.spool.format import (
     make_ref,
     parse_segment_name,
     ref_offset,
-    ref_segment,
     segment_name,
 )
 from mta.spool.ledger import Ledger
@@ -159,7 +158,10 @@ class Recovery:
             return
         for found in walk.found:
             if found[0] == STATE:
-                self.report.changes += self._replay.feed(bytes(view.payload(found)))
+                try:
+                    self.report.changes += self._replay.feed(bytes(view.payload(found)))
+                except ValueError as error:
+                    self._damage(key, f"{segment_name(key)} at {found[2]}: no changes of this version: {error}")
 
     def _changes(self, queued: Queued, old: tuple[Change, ...] = ()) -> tuple[Change, ...]:
         """The newest change of each part, out of the checkpoint and the log behind it."""
@@ -180,16 +182,28 @@ class Recovery:
         if self._checkpoint is None:
             return
         there = frozenset(self._keys)
+        ends = {key: end for key, (_, end) in self._horizon.items()}
         for old in self._checkpoint.messages():
-            key = ref_segment(old.ref)
-            if ref_offset(old.ref) >= self._horizon.get(key, (0, 0))[1]:
+            key = old.ref >> 24
+            if ref_offset(old.ref) >= ends.get(key, 0):
                 self._given.add(old.ref)  # arrived while the checkpoint was written
             if key not in there:
-                self.report.notes.append(f"message {id_text(old.id)}: its segment {segment_name(key)} is gone")
-                continue
-            queued = with_changes(old, self._changes(old, old.changes))
-            if self._is_given(queued, large=old.id in self._bodies):
+                self._note(f"message {id_text(old.id)}: its segment {segment_name(key)} is gone")
+            elif (queued := self._renewed(old)) is not None:
                 yield queued
+
+    def _renewed(self, old: Queued) -> Queued | None:
+        """A message of the checkpoint in its newest state, unless that is its end."""
+        if len(old.domains) > 1 or self._bodies:
+            queued = with_changes(old, self._changes(old, old.changes))
+            return queued if self._is_given(queued, large=old.id in self._bodies) else None
+        change = self._replay.take(old.ref, old.id, 0)
+        if change is None:
+            return old if self._is_new(old.ref) else None
+        if change.kind == "finished":
+            self.report.finished += 1
+            return None
+        return with_changes(old, (change,)) if self._is_new(old.ref) else None
 
     def _from_segment(self, key: int, *, newest: bool) -> Iterator[Queued]:
         """The messages behind the checkpoint in a segment. `newest`: its log may still be writing to it."""
@@ -200,16 +214,41 @@ class Recovery:
                 self.report.torn += view.torn(walk.end)
             for place in walk.damaged:
                 self._damage(key, f"{segment_name(key)} is damaged at {place}; the records behind were read")
-            given, base = self._given, key << 24
-            for found in walk.found:
-                if (
-                    found[0] == MESSAGE
-                    and (base | found[2] >> 3) not in given
-                    and (queued := self._read(view, found)) is not None
-                ):
-                    yield queued
+            # In one go: the memory that was read into is the next segment's as soon as we yield.
+            yield from self._met(view, walk.found)
         if newest:
             self.known[key >> 32] = make_ref(key >> 32, key & 0xFFFFFFFF, walk.end)
+
+    def _met(self, view: SegmentView, found: list[Found]) -> list[Queued]:
+        """The unfinished messages among some records. Nearly all have one recipient, and are not even decoded."""
+        given, base, take = self._given, view.key << 24, self._replay.take
+        messages: list[Queued] = []
+        for record, head in zip(found, view.heads(found), strict=True):
+            ref = base | record[2] >> 3
+            if record[0] != MESSAGE or ref in given:
+                continue
+            if head is None or head[2] is None or record[1]:
+                if (read := self._read(view, record)) is not None:
+                    messages.append(read)
+                continue
+            change = take(ref, record[4], 0)
+            if change is None:
+                changes: tuple[Change, ...] = ()
+            elif change.kind == "finished":
+                self.report.finished += 1
+                continue
+            else:
+                changes = (change,)
+            if self._is_new(ref):
+                messages.append(Queued(id=record[4], ref=ref, size=head[0], domains=(head[2],), changes=changes))
+        return messages
+
+    def _is_new(self, ref: int) -> bool:
+        """A message with one part and no body file is live from now on; False when it was already."""
+        if not self.ledger.add(ref, 1):
+            return False
+        self.report.messages += 1
+        return True
 
     def _start(self, key: int) -> int:
         generation, offset = self._horizon.get(key, (0, FIRST_OFFSET))

@@ -19,6 +19,7 @@ import msgspec
 
 from mta.model import Change, Envelope, Queued, StoreError, part_domains
 from mta.spool._commit import find, scan
+from mta.spool._replay import heads
 from mta.spool.format import (
     FIRST_OFFSET,
     LARGE,
@@ -86,6 +87,10 @@ class SegmentView:
     def payload(self, found: Found) -> memoryview:
         start = found[2] - self._base + RECORD.size
         return self._data[start : start + found[3]]
+
+    def heads(self, found: list[Found]) -> list[tuple[int, int, bytes | None] | None]:
+        """For each record of the last walk: octets of content, octets in a body file, domain; see `_replay.heads`."""
+        return heads(self._data, found, self._base)
 
     def torn(self, end: int) -> bool:
         """Whether a record was begun behind the last valid one, and not finished."""

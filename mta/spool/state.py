@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Container, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
 from mta.model import Change
+from mta.spool._replay import Newest
 
 ENTRY: Final = struct.Struct("<QQQIIHB5x")  # ref, id, due, part, octets of tail, attempts, kind
 _REST: Final = struct.Struct("<QIIHB5x")  # the same from `due` on
 _NAMES: Final = 16  # octets of ref and id
 _KINDS: Final[tuple[Literal["finished", "waiting", "held"], ...]] = ("finished", "waiting", "held")
-_FINISHED: Final = 0
-_KIND_AT: Final = 18  # of _REST
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
-_JUST_FINISHED: Final = _REST.pack(0, 0, 0, 0, _FINISHED)  # one object for all that are, whatever their part
 _MOST_ATTEMPTS: Final = 0xFFFF
 _LONGEST_WHY: Final = 65_536  # so that one entry always fits a record, and a record a segment
 _RECORD: Final = 256 << 10
@@ -82,30 +81,25 @@ class Replay:
 
     def __init__(self, segments: Container[int]) -> None:
         self._segments = segments
-        self._newest: dict[int, bytes] = {}  # id << 16 | part -> entry from `due` on
+        self._newest = Newest()
 
     def feed(self, payload: bytes) -> int:
-        """Take a STATE record; returns how many changes were in it."""
-        newest, segments, unpack = self._newest, self._segments, ENTRY.unpack_from
-        offset = count = 0
-        while offset < len(payload):
-            ref, message_id, _, part, tail, _, kind = unpack(payload, offset)
-            end = offset + ENTRY.size + tail
-            if ref >> 24 in segments:
-                place = message_id << 16 | part
-                if kind == _FINISHED and not tail:
-                    newest[place] = _JUST_FINISHED
-                elif kind == _FINISHED or not _is_finished(newest.get(place)):
-                    newest[place] = payload[offset + _NAMES : end]
-            offset = end
-            count += 1
-        return count
+        """Take a STATE record; returns how many changes were in it. ValueError: it is of another version."""
+        return self._newest.feed(payload, self._segments)
 
     def take(self, ref: int, message_id: int, part: int) -> Change | None:
         """The newest change of a part; each is given once."""
-        rest = self._newest.pop(message_id << 16 | part, None)
-        return None if rest is None else _change(ref, message_id, part, rest)
+        newest = self._newest.take(message_id, part)
+        if newest is None:
+            return None
+        kind, attempts, due, tail = newest
+        done, why = _known_tail(tail) if tail else ((), "")
+        return Change(
+            ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why
+        )
 
 
-def _is_finished(rest: bytes | None) -> bool:
-    return rest is not None and rest[_KIND_AT] == _FINISHED
+@lru_cache(4096)
+def _known_tail(tail: bytes) -> tuple[tuple[int, ...], str]:
+    """Reasons repeat: a million deliveries wait for a few causes."""
+    return _decode_tail(tail)

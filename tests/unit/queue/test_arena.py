@@ -195,3 +195,26 @@ def test_find_and_scan() -> None:
         some, cursor = arena.scan(cursor, 300, 1 << HELD)
         found += some
     assert found == slots[::5]
+
+
+def test_rows_tell_all_of_a_slot_in_slices() -> None:
+    arena = Arena(0)
+    slots = [arena.restore(100 + n, 200 + n, n, 0, 3, 7, 50 + n) for n in range(5)]
+    arena.remove(slots[2])
+    first, cursor = arena.rows(0, 3)
+    rest, end = arena.rows(cursor, 3)
+    assert first + rest == [(n, 100 + n, 200 + n, n, 0, DEFERRED, 3, 50 + n, 7) for n in (0, 1, 3, 4)]
+    assert end == -1
+    assert arena.advance(60) == [0, 1, 3, 4]
+
+
+def test_a_choice_by_domain_is_scanned_and_counted() -> None:
+    arena = Arena(0)
+    for n in range(9):
+        arena.restore(n // 2, n, n % 3, n % 2, 0, 0, 9)
+    chosen = bytes([0, 1])  # domain 1; 2 is beyond the end
+    assert arena.scan(0, 100, 1 << DEFERRED, chosen) == ([1, 4, 7], -1)
+    assert arena.scan(0, 100, 1 << HELD, chosen) == ([], -1)
+    assert arena.tally(0, 1 << DEFERRED, chosen, {}) == (3, [], -1)
+    assert arena.tally(0, 1 << DEFERRED, chosen, {0: 2, 3: 2}) == (1, [0, 3], -1)
+    assert arena.tally(0, 1 << DEFERRED, None, {}) == (9, [], -1)

@@ -1,0 +1,112 @@
+"""What a start does a million times: the native table and the quick look at envelopes, beside plain references."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mta.spool._replay as native
+from mta.model import Change, Envelope, Recipient, part_domains
+from mta.spool.format import LARGE, MESSAGE, MESSAGE_HEAD, RECORD, STATE
+from mta.spool.state import pack_changes, unpack_changes
+
+KINDS = ("finished", "waiting", "held")
+
+
+def test_the_extension_is_built_from_this_source() -> None:
+    source = Path(native.__file__).with_name("_replay.pyx")
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == native.SOURCE_HASH, "stale: run `make build`"
+
+
+def test_the_stub_names_what_the_module_has() -> None:
+    stub = Path(native.__file__).with_name("_replay.pyi").read_text()
+    names = {n for n in (*dir(native), *dir(native.Newest)) if not n.startswith("__")}
+    assert {n for n in names if n not in stub} == set()
+
+
+changes = st.builds(
+    Change,
+    ref=st.integers(0, 3).map(lambda segment: segment << 24),
+    id=st.integers(1, 2**60) | st.integers(1, 4),
+    part=st.integers(0, 2**16),
+    kind=st.sampled_from(KINDS),
+    attempts=st.integers(0, 65535),
+    due=st.integers(0, 2**40),
+    done=st.lists(st.integers(0, 50_000), max_size=3).map(tuple),
+    why=st.text(max_size=20),
+)
+
+
+@given(st.lists(changes, max_size=60))
+def test_the_newest_change_is_given_as_a_dictionary_would(fed: list[Change]) -> None:
+    newest = native.Newest()
+    expected: dict[tuple[int, int], Change] = {}
+    for _, payload in pack_changes(fed):
+        assert newest.feed(payload, {1, 2}) == sum(1 for _ in unpack_changes(payload))
+    for change in fed:
+        place = change.id, change.part
+        if change.ref >> 24 in {1, 2} and (
+            change.kind == "finished" or place not in expected or expected[place].kind != "finished"
+        ):
+            expected[place] = change
+    assert len(newest) == len(expected)
+    for (message_id, part), change in expected.items():
+        taken = newest.take(message_id, part)
+        assert taken is not None
+        kind, attempts, due, tail = taken
+        assert (KINDS[kind], attempts, due) == (change.kind, change.attempts, change.due)
+        done, why = msgspec.msgpack.decode(tail) if tail else ([], "")
+        assert (tuple(done), why) == (change.done, change.why)
+        assert newest.take(message_id, part) is None
+
+
+def test_a_table_grows_and_keeps_its_tails() -> None:
+    newest = native.Newest()
+    for first in range(0, 20_000, 500):
+        batch = [Change(ref=0, id=n, part=0, kind="held", why=f"reason {n}") for n in range(first + 1, first + 501)]
+        for _, payload in pack_changes(batch):
+            newest.feed(payload, {0})
+    assert len(newest) == 20_000
+    for n in range(1, 20_001):
+        taken = newest.take(n, 0)
+        assert taken is not None
+        assert msgspec.msgpack.decode(taken[3])[1] == f"reason {n}"
+
+
+def test_a_record_that_is_cut_off_is_refused() -> None:
+    ((_, payload),) = pack_changes([Change(ref=0, id=1, part=0, kind="held", why="why")])
+    for length in range(1, len(payload)):
+        with pytest.raises(ValueError, match="cut off"):
+            native.Newest().feed(payload[:length], {0})
+
+
+addresses = st.binary(max_size=300) | st.sampled_from([b"", b"user", b"a@B.Example", b'"@"@X.test', b"a@" + b"d" * 253])
+
+
+def looked_at(data: bytes, records: list[tuple[int, int, int, int, int]]) -> list[tuple[int, int, bytes | None] | None]:
+    return native.heads(data, records, 0)
+
+
+@given(addresses, st.lists(addresses, max_size=3), st.binary(max_size=50), st.integers(0, 2**40))
+def test_the_only_domain_is_that_of_the_model(sender: bytes, to: list[bytes], text: bytes, large: int) -> None:
+    envelope = Envelope(sender=sender, recipients=tuple(map(Recipient, to)), client="192.0.2.1")
+    encoded = msgspec.msgpack.encode(envelope)
+    payload = MESSAGE_HEAD.pack(len(encoded), 0, large) + encoded + text
+    flags = LARGE if large else 0
+    records = [(MESSAGE, flags, 0, len(payload), 1), (STATE, 0, 0, len(payload), 0)]
+    domain = part_domains(envelope.recipients)[0] if len(to) == 1 else None
+    assert looked_at(bytes(RECORD.size) + payload, records) == [(len(text) + large, large, domain), None]
+
+
+@given(st.binary(max_size=120))
+def test_what_is_no_envelope_has_no_domain_and_does_no_harm(payload: bytes) -> None:
+    (head,) = looked_at(bytes(RECORD.size) + payload, [(MESSAGE, 0, 0, len(payload), 1)])
+    assert head is None or head[0] >= 0
+
+
+def test_a_record_outside_the_data_is_refused() -> None:
+    with pytest.raises(ValueError, match="not in the data"):
+        looked_at(bytes(RECORD.size + 10), [(MESSAGE, 0, 0, 11, 1)])

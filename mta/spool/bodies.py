@@ -5,6 +5,7 @@ INVARIANT: `finish`, which syncs the file and its directory, succeeds before the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -58,4 +59,6 @@ class BodyFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._path.unlink(missing_ok=True)
+        # What a failing disk keeps belongs to no message, and is set aside by a later recovery.
+        with contextlib.suppress(OSError):
+            self._path.unlink()

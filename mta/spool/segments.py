@@ -192,7 +192,7 @@ class Supply:
             self.failure = None
         except OSError as error:
             self.failure = error
-            unfinished.unlink(missing_ok=True)
+            _drop(unfinished)
 
 
 def _make(path: Path, size: int, *, prewrite_until: threading.Event | None = None) -> None:
@@ -208,7 +208,13 @@ def _make(path: Path, size: int, *, prewrite_until: threading.Event | None = Non
                 os.fdatasync(fd)
         os.fsync(fd)
     except BaseException:
-        path.unlink(missing_ok=True)
+        _drop(path)
         raise
     finally:
         os.close(fd)
+
+
+def _drop(path: Path) -> None:
+    """Remove what was not finished, if the disk lets us: its name is used again anyway."""
+    with contextlib.suppress(OSError):
+        path.unlink()

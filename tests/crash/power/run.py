@@ -27,6 +27,7 @@ from mta.config.settings import Octets, Spool
 from mta.model import Ref, id_text
 from mta.spool.store import LocalStore
 from tests.crash.power.recording import ANSWER, Disk, Event, build, events
+from tests.kit.memory import in_memory
 from tests.kit.server import Server
 
 _KEPT = "kept.test"  # held: these must be there whenever the power fails
@@ -142,7 +143,7 @@ def examine(recording: Recording, states: int, seed: int, *, obeys_syncs: bool =
     moments = sorted(dice.randrange(first, len(recording.events) + 1) for _ in range(states))
     disk = Disk(recording.root, obeys_syncs=obeys_syncs)
     played = 0
-    with tempfile.TemporaryDirectory(dir=_memory(), prefix="crash-state-") as name:
+    with tempfile.TemporaryDirectory(dir=in_memory(), prefix="crash-state-") as name:
         for moment in moments:
             while played < moment:
                 disk.play(recording.events[played])
@@ -172,12 +173,6 @@ async def _open(state_dir: Path, expected: list[str], texts: dict[str, bytes], a
         if not content.endswith(b"\r\n" + texts[known]):
             account.altered.append(f"{known} at event {moment}")
     await store.close()
-
-
-def _memory() -> Path | None:
-    """A file system in memory, where there is one: the states need no disk."""
-    memory = Path("/dev/shm")
-    return memory if os.access(memory, os.W_OK) else None
 
 
 def main() -> int:

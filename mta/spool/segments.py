@@ -29,6 +29,7 @@ from mta.spool.format import SEGMENT, SegmentHeader, pack_segment, parse_segment
 
 _CHUNK = bytes(1 << 20)
 _KEEP_FREE = 8
+_GONE = "gone-"  # begins the names of files in free/ that are being removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,17 @@ class Folder:
                 if len(os.listdir(self.free)) < _KEEP_FREE:
                     os.rename(self.segments / name, self.free / f"old-{name}")
                 else:
-                    os.unlink(self.segments / name)
+                    gone = self.free / f"{_GONE}{name}"
+                    os.rename(self.segments / name, gone)
+                    _give_back(gone)
         sync_directory(self.free)
         sync_directory(self.segments)
+
+    def tidy(self) -> None:
+        """Finish what a crash left of a removal."""
+        for name in os.listdir(self.free):
+            if name.startswith(_GONE):
+                _give_back(self.free / name)
 
     def spares(self) -> int:
         """Whole files that wait for their next use."""
@@ -94,6 +103,12 @@ class Folder:
         os.rename(path, target)
         sync_directory(self.lost)
         sync_directory(path.parent)
+
+
+def _give_back(path: Path) -> None:
+    """Remove a file and what it takes of the disk, also while a reader has it open still: couriers keep descriptors."""
+    os.truncate(path, 0)
+    os.unlink(path)
 
 
 def sync_directory(path: Path) -> None:

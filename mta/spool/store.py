@@ -64,6 +64,8 @@ class LocalStore:
         self._loop = loop
         self._folder = Folder(state_dir)
         self._folder.make()
+        with contextlib.suppress(OSError):  # room that is not given back now is given back at the next start
+            self._folder.tidy()
         self._recovery = Recovery(self._folder, STATE_LOG)
         self._first = max(self._folder.in_use(STATE_LOG), default=0) + 1  # segment of this life's own state log
         self._writer = LogWriter(settings, state_dir, STATE_LOG, loop, committed, reserve=True)

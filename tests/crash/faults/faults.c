@@ -132,6 +132,14 @@ int unlink(const char *path) {
     return REAL(unlink)(path);
 }
 
+#define TRUNCATES(name, type)                   \
+    int name(const char *path, type length) {   \
+        FAIL(below(path), "truncate");          \
+        return REAL(name)(path, length);        \
+    }
+TRUNCATES(truncate, off_t)
+TRUNCATES(truncate64, off64_t)
+
 #define LOOKS(name, type)                          \
     int name(const char *path, struct type *out) { \
         FAIL(below(path), "statvfs");              \

@@ -145,6 +145,17 @@ SYNC(fdatasync)
 SIZES(ftruncate, off_t)
 SIZES(ftruncate64, off64_t)
 
+#define SIZES_BY_NAME(name, type)                             \
+    int name(const char *path, type length) {                 \
+        struct stat st;                                       \
+        setup();                                              \
+        if (log_fd >= 0 && below(path) && !stat(path, &st))   \
+            note(SIZE, st.st_ino, 0, length, 0, 0);           \
+        return REAL(name)(path, length);                      \
+    }
+SIZES_BY_NAME(truncate, off_t)
+SIZES_BY_NAME(truncate64, off64_t)
+
 #define ALLOCATES(name, type)                                    \
     int name(int fd, type offset, type length) {                 \
         uint64_t inode = ours(fd);                               \

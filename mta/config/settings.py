@@ -158,6 +158,11 @@ class Spool:
         high=128 << 20,
     )
     large_body: Octets = key("Texts above this get a file of their own.", Octets(256 << 10), low=4096, high=512 << 10)
+    compact_rate: Octets = key(
+        "Octets a second at which mail that stays is copied out of mostly empty log files; 0: never.",
+        Octets(8 << 20),
+        low=0,
+    )
     min_free: Octets = key("Below so much free disk new mail is answered 452.", Octets(64 << 20), low=0)
 
 

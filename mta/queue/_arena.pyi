@@ -53,6 +53,11 @@ class Arena:
     def set_site(self, slot: int, site: int) -> None: ...
     def why(self, slot: int) -> int: ...
     def set_why(self, slot: int, why: int) -> None: ...
+    def relocate(self, moves: dict[int, int]) -> tuple[list[int], set[int]]:
+        """Give deliveries new references, {old: new}; looks at every slot once. (slots that got one, messages left out)
+
+        A message is left out whole, by its old reference, when a part of it is idle or active: somebody has it in hand.
+        """
     def find(self, id: int) -> list[int]:
         """The slots of a message. Looks at every slot: some milliseconds for a million."""
     def locate(self, ids: Set[int]) -> dict[tuple[int, int], int]:

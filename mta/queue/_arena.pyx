@@ -377,6 +377,36 @@ cdef class Arena:
     def set_why(self, uint32_t slot, uint32_t why):
         self.at(slot).why = why
 
+    def relocate(self, dict moves not None):
+        """Give deliveries new references, {old: new}; looks at every slot once. (slots that got one, messages left out)
+
+        A message is left out whole, by its old reference, when a part of it is idle or active: somebody has it in hand.
+        """
+        cdef uint64_t lowest = 0xFFFFFFFFFFFFFFFF, highest = 0, ref
+        cdef uint32_t slot
+        cdef Slot *s
+        cdef list found = []
+        cdef set busy = set()
+        for key in moves:
+            ref = key
+            lowest = min(lowest, ref)
+            highest = max(highest, ref)
+        for slot in range(self.used):
+            s = &self.slots[slot]
+            if s.ref < lowest or s.ref > highest or s.state == S_FREE or s.ref not in moves:
+                continue
+            if s.state == S_ACTIVE or s.state == S_IDLE:
+                busy.add(s.ref)
+            else:
+                found.append(slot)
+        moved = []
+        for slot in found:
+            s = &self.slots[slot]
+            if s.ref not in busy:
+                s.ref = moves[s.ref]
+                moved.append(slot)
+        return moved, busy
+
     # ---- looking for slots
 
     def find(self, uint64_t id):

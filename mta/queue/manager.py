@@ -557,7 +557,15 @@ class QueueManager:
         several.update(ids)
         return count, cursor
 
-    # ---- for checkpoints
+    # ---- for the store's own housekeeping
+
+    def relocate(self, moves: dict[int, int]) -> tuple[set[int], list[Change]]:
+        """Messages have new references: which were taken over, by the old one, and the present state of their parts."""
+        arena = self.arena
+        old = {new: ref for ref, new in moves.items()}
+        slots, _ = arena.relocate(moves)
+        changes = [self._snapshot_change(slot) for slot in slots if arena.attempts(slot) or arena.why(slot)]
+        return {old[arena.ref(slot)] for slot in slots}, changes
 
     def snapshot(self) -> Iterator[Queued]:
         """Everything unfinished, as the store wants it for a checkpoint.

@@ -118,6 +118,7 @@ class Desk:
         )
         notifier.attach(self.manager, self._store.floor)
         self._store.snapshot = self.manager.snapshot
+        self._store.relocate = self.manager.relocate
         self.operator = Operator(self.manager, self.status)
         self._links: list[Link] = []
 

@@ -8,7 +8,9 @@ from typing_extensions import Buffer
 SOURCE_HASH: Final[str]
 
 class Newest:
-    """The newest change of each part that was fed."""
+    """The newest change of each part that was fed; `moves`: where the only valid record of an id is."""
+
+    moves: dict[int, int]
 
     def feed(self, payload: bytes, segments: Container[int]) -> int:
         """Take the entries of a STATE record that are of these segments; how many entries there were.

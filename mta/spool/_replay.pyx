@@ -31,7 +31,8 @@ cdef enum:
     ENTRY = 40              # octets of mta.spool.state.ENTRY
     FIRST_ROOM = 1024       # places; a power of two
     LATELY = 4096           # tails that are found again
-    FINISHED = 0            # kind
+    FINISHED = 0            # kinds
+    MOVED = 255
     RECORD = 40             # octets of mta.spool.format.RECORD
     HEAD = 16               # and of its MESSAGE_HEAD
     MESSAGE = 1
@@ -72,6 +73,7 @@ cdef class Newest:
     cdef char *tails
     cdef size_t tails_room, tails_used
     cdef dict lately
+    cdef readonly dict moves
 
     def __cinit__(self):
         self.places = <Place *>calloc(FIRST_ROOM, sizeof(Place))
@@ -79,6 +81,7 @@ cdef class Newest:
             raise MemoryError
         self.room = FIRST_ROOM
         self.lately = {}
+        self.moves = {}
 
     def __dealloc__(self):
         free(self.places)
@@ -149,6 +152,11 @@ cdef class Newest:
             offset += ENTRY
             if length - offset < entry.tail:
                 raise ValueError("a tail is cut off")
+            if entry.kind == MOVED:         # its segment may be gone: that is what moves are for
+                self.moves[entry.id] = entry.due
+                offset += entry.tail
+                count += 1
+                continue
             if entry.ref >> 24 != last:
                 last = entry.ref >> 24
                 there = last in segments

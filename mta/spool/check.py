@@ -25,7 +25,7 @@ import msgspec
 from mta.model import Change, Queued, StoreError, id_text
 from mta.spool._commit import crc32c
 from mta.spool.checkpoint import Checkpoint, Damaged
-from mta.spool.format import MESSAGE, RECORD, RECORD_MAGIC, STATE, parse_segment_name, ref_offset, segment_name
+from mta.spool.format import COPY, MESSAGE, RECORD, RECORD_MAGIC, STATE, parse_segment_name, ref_offset, segment_name
 from mta.spool.scan import Found, SegmentView, Walk, is_finished, message_in, with_changes
 from mta.spool.segments import Folder, sync_directory
 from mta.spool.state import Replay, unpack_changes
@@ -48,6 +48,7 @@ class _Message:
     queued: Queued
     room: int  # octets of its record
     large: bool
+    copy: bool
 
 
 class SpoolCheck:
@@ -144,7 +145,7 @@ class SpoolCheck:
         try:
             if kind == MESSAGE:
                 queued, large = message_in(view, found)
-                self._messages[queued.ref] = _Message(queued, _room(found), large)
+                self._messages[queued.ref] = _Message(queued, _room(found), large, bool(found[1] & COPY))
             elif kind == STATE:
                 self._changes += sum(1 for _ in unpack_changes(bytes(view.payload(found))))
         except (StoreError, struct.error, msgspec.DecodeError, IndexError) as error:
@@ -192,13 +193,20 @@ class SpoolCheck:
             for found in walk.found:
                 if found[0] == STATE:
                     replay.feed(bytes(view.payload(found)))
-        known = {q.ref: q.changes for q in checkpoint.messages()} if checkpoint is not None else {}
+        known = {q.id: q for q in checkpoint.messages()} if checkpoint is not None else {}
         horizon = {key: end for key, _, end in checkpoint.head.segments} if checkpoint is not None else {}
         live: dict[int, _Message] = {}
+        originals = {m.queued.id for m in self._messages.values() if not m.copy}
         for ref, message in self._messages.items():
-            if ref not in known and ref_offset(ref) < horizon.get(ref >> 24, 0):
+            old = known.get(message.queued.id)
+            place = replay.moves.get(message.queued.id, old.ref if old is not None else None)
+            if place is None and message.copy and message.queued.id in originals:
+                continue  # a copy that was never taken over
+            if place is not None and place != ref:
+                continue  # it was moved, and counts there
+            if old is None and place is None and ref_offset(ref) < horizon.get(ref >> 24, 0):
                 continue  # it was finished when the checkpoint was made
-            newest = {c.part: c for c in known.get(ref, ())}
+            newest = {c.part: c for c in old.changes} if old is not None else {}
             for part in range(len(message.queued.domains)):
                 change = replay.take(ref, message.queued.id, part)
                 if change is not None and not _is_end(newest.get(part)):

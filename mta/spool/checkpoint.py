@@ -61,7 +61,7 @@ class CheckpointWriter:
         self._file.flush()
         os.fsync(self._file.fileno())  # INVARIANT: whole on the disk before it has its name
         self._file.close()
-        os.rename(self._path, self._folder.root / "checkpoint")
+        os.rename(self._path, self._folder.checkpoint)
         sync_directory(self._folder.root)
 
     def abandon(self) -> None:
@@ -119,7 +119,7 @@ class Checkpoint:
 
 def load(folder: Folder, notes: list[str]) -> Checkpoint | None:
     """The checkpoint, or None if there is none that can be used; a damaged one is set aside, and noted."""
-    path = folder.root / "checkpoint"
+    path = folder.checkpoint
     if not path.exists():
         return None
     try:

@@ -31,6 +31,7 @@ FIRST_OFFSET: Final = SEGMENT.size
 MESSAGE: Final = 1
 STATE: Final = 2
 LARGE: Final = 1  # flag of a MESSAGE: the body lies in a file of its own
+COPY: Final = 2  # flag of a MESSAGE: it was moved here, see mta.spool.compact
 
 assert SEGMENT.size == 64
 assert RECORD.size == 40

@@ -59,6 +59,11 @@ class Ledger:
             del self._counts[key], self._bits[key]
         return True
 
+    def leave(self, ref: int) -> bool:
+        """A message is live somewhere else from now on; True when it was here."""
+        self._open.pop(ref, None)
+        return self.finish(ref, 0)  # without a mask any part is the last
+
     def finished_parts(self, ref: int, parts: int) -> list[int]:
         """Of a message with several parts that is live: those which are done."""
         mask = self._open.get(ref)

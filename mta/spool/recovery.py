@@ -26,6 +26,7 @@ from pathlib import Path
 from mta.model import Change, Queued, StoreError, id_text
 from mta.spool import checkpoint as checkpoints
 from mta.spool.format import (
+    COPY,
     FIRST_OFFSET,
     MESSAGE,
     STATE,
@@ -37,9 +38,9 @@ from mta.spool.format import (
 from mta.spool.ledger import Ledger
 from mta.spool.scan import Found, SegmentView, Walk, is_finished, message_in, with_changes
 from mta.spool.segments import Folder
-from mta.spool.state import Replay
+from mta.spool.state import Move, Replay
 
-_LARGEST = 128 << 20  # octets of a segment; memory is only taken for what is read
+_LARGEST = 1 << 27  # octets of a segment; memory is only taken for what is read
 _YOUNG = 3600.0  # seconds: a body file that was written to since may still get its record
 
 
@@ -71,6 +72,10 @@ class Recovery:
         self.damaged: set[int] = set()  # segments that must be kept for a person to look at
         self.unreadable: set[int] = set()  # segments to be left alone: another start may be able to read them
         self.report = Report()
+        self.dead_copies: list[Move] = []  # copies that were never taken over, back to their originals
+        self._copies: set[int] = set()  # ids of the copies that the state log holds
+        self._originals: dict[int, int] = {}  # id -> reference, of those of them that were met as something else
+        self._late: list[tuple[Queued, bool]] = []  # copies without a move: they count if nothing else has their id
         self._bodies: set[int] = set()
         self._keys: list[int] = []
         self._replay = Replay(())
@@ -91,6 +96,7 @@ class Recovery:
         for key in self._keys:
             if key <= newest[key >> 32]:
                 yield from self._from_segment(key, newest=key == newest[key >> 32])
+        yield from self._left_copies()
         self._check_bodies()
         self._given, self._bodies, self._replay, self._room = set(), set(), Replay(()), None
         self.report.seconds = time.monotonic() - began
@@ -157,7 +163,9 @@ class Recovery:
         if view is None:
             return
         for found in walk.found:
-            if found[0] == STATE:
+            if found[0] == MESSAGE and found[1] & COPY:
+                self._copies.add(found[4])
+            elif found[0] == STATE:
                 try:
                     self.report.changes += self._replay.feed(bytes(view.payload(found)))
                 except ValueError as error:
@@ -183,7 +191,12 @@ class Recovery:
             return
         there = frozenset(self._keys)
         ends = {key: end for key, (_, end) in self._horizon.items()}
+        moves = self._replay.moves
         for old in self._checkpoint.messages():
+            if moves and (place := moves.get(old.id, old.ref)) != old.ref:
+                old = _moved(old, place)
+            elif self._copies and old.id in self._copies:
+                self._originals[old.id] = old.ref
             key = old.ref >> 24
             if ref_offset(old.ref) >= ends.get(key, 0):
                 self._given.add(old.ref)  # arrived while the checkpoint was written
@@ -222,10 +235,13 @@ class Recovery:
     def _met(self, view: SegmentView, found: list[Found]) -> list[Queued]:
         """The unfinished messages among some records. Nearly all have one recipient, and are not even decoded."""
         given, base, take = self._given, view.key << 24, self._replay.take
+        moves, copies = self._replay.moves, self._copies
         messages: list[Queued] = []
         for record, head in zip(found, view.heads(found), strict=True):
             ref = base | record[2] >> 3
             if record[0] != MESSAGE or ref in given:
+                continue
+            if (copies or moves) and not self._counts(view, record, ref):
                 continue
             if head is None or head[2] is None or record[1]:
                 if (read := self._read(view, record)) is not None:
@@ -242,6 +258,40 @@ class Recovery:
             if self._is_new(ref):
                 messages.append(Queued(id=record[4], ref=ref, size=head[0], domains=(head[2],), changes=changes))
         return messages
+
+    def _counts(self, view: SegmentView, record: Found, ref: int) -> bool:
+        """Of a message that was copied: whether this is the record that counts, as far as can be said by now."""
+        message_id = record[4]
+        place = self._replay.moves.get(message_id)
+        if place is not None:
+            return place == ref
+        if message_id not in self._copies:
+            return True
+        if not record[1] & COPY:
+            self._originals[message_id] = ref
+            return True
+        try:
+            self._late.append(message_in(view, record))
+        except StoreError as error:
+            self._damage(view.key, str(error))
+        return False
+
+    def _left_copies(self) -> Iterator[Queued]:
+        """Copies that no move names: a crash came before it, or the move and the original are both lost."""
+        for copy, large in reversed(self._late):  # the newest first
+            original = self._originals.get(copy.id)
+            if original is not None:
+                self.dead_copies.append(Move(copy.ref, copy.id, original))
+                continue
+            self._originals[copy.id] = copy.ref
+            if changes := self._changes(copy):
+                copy = with_changes(copy, changes)
+            if self._is_given(copy, large=large):
+                yield copy
+
+    def covered(self) -> list[int]:
+        """Segments whose messages the checkpoint knows to their end."""
+        return [key for key, (_, end) in self._horizon.items() if end >= _LARGEST]
 
     def _is_new(self, ref: int) -> bool:
         """A message with one part and no body file is live from now on; False when it was already."""
@@ -323,3 +373,7 @@ class Recovery:
     def _lose(self, path: Path, why: str) -> None:
         self._folder.set_aside(path)
         self.report.notes.append(f"{path.name} {why}; moved to lost+found")
+
+
+def _moved(queued: Queued, ref: int) -> Queued:
+    return Queued(id=queued.id, ref=ref, size=queued.size, domains=queued.domains, changes=queued.changes)

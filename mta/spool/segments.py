@@ -51,6 +51,7 @@ class Folder:
         self.free = self.root / "free"
         self.bodies = self.root / "bodies"
         self.lost = self.root / "lost+found"
+        self.checkpoint = self.root / "checkpoint"
 
     def make(self) -> None:
         for path in (self.root, self.segments, self.free, self.bodies, self.lost):

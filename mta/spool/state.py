@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,7 @@ _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
 _MOST_ATTEMPTS: Final = 0xFFFF
 _LONGEST_WHY: Final = 65_536  # so that one entry always fits a record, and a record a segment
 _RECORD: Final = 256 << 10
+_MOVED: Final = 255  # kind; `due` is the new reference
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_tail = msgspec.msgpack.Decoder(tuple[tuple[int, ...], str]).decode
@@ -56,13 +57,29 @@ def pack_changes(changes: Sequence[Change]) -> list[tuple[Sequence[Change], byte
     return records
 
 
+class Move(NamedTuple):
+    """The only valid record of a message is at `new` from now on, and no more at `ref`."""
+
+    ref: int
+    id: int
+    new: int
+
+
+def pack_moves(moves: Sequence[Move]) -> list[bytes]:
+    """The payloads of STATE records that say so."""
+    entries = [ENTRY.pack(ref, message_id, new, 0, 0, 0, _MOVED) for ref, message_id, new in moves]
+    most = _RECORD // ENTRY.size
+    return [b"".join(entries[n : n + most]) for n in range(0, len(entries), most)]
+
+
 def unpack_changes(payload: bytes) -> Iterator[Change]:
-    """The entries of a STATE record; the caller has checked its checksum."""
+    """The changes in a STATE record; the caller has checked its checksum."""
     offset = 0
     while offset < len(payload):
-        ref, message_id, _, part, tail, _, _ = ENTRY.unpack_from(payload, offset)
+        ref, message_id, _, part, tail, _, kind = ENTRY.unpack_from(payload, offset)
         end = offset + ENTRY.size + tail
-        yield _change(ref, message_id, part, payload[offset + _NAMES : end])
+        if kind != _MOVED:
+            yield _change(ref, message_id, part, payload[offset + _NAMES : end])
         offset = end
 
 
@@ -86,6 +103,11 @@ class Replay:
     def feed(self, payload: bytes) -> int:
         """Take a STATE record; returns how many changes were in it. ValueError: it is of another version."""
         return self._newest.feed(payload, self._segments)
+
+    @property
+    def moves(self) -> dict[int, int]:
+        """Messages that were moved: where the only valid record of each is."""
+        return self._newest.moves
 
     def take(self, ref: int, message_id: int, part: int) -> Change | None:
         """The newest change of a part; each is given once."""

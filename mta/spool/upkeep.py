@@ -1,4 +1,4 @@
-"""Keeps the spool small: uses empty segments again, removes texts that are done with, makes checkpoints.
+"""Keeps the spool small: uses empty segments again, has survivors copied on, removes texts, makes checkpoints.
 
 Invariants
 - INVARIANT: a segment is given up, and a large text removed, only after the changes that finish its last message are
@@ -13,11 +13,12 @@ Failure: what the disk refuses is tried again after `_PATIENCE`; until then the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from mta.model import Change, Queued, StoreError
 from mta.spool import checkpoint as checkpoints
+from mta.spool.compact import Compaction
 from mta.spool.format import ref_offset, ref_segment
 from mta.spool.ledger import Ledger, References
 from mta.spool.scan import SegmentView, with_changes
@@ -27,6 +28,11 @@ _STATE_SEGMENTS = 4  # sealed ones before a checkpoint is made
 _SLICE = 2000  # messages of a checkpoint taken in one loop turn
 _PATIENCE = 10.0  # seconds
 _WHOLE = 1 << 27  # behind the end of any segment
+_BEHIND = 16  # segments with mail that no checkpoint covers yet, before one is made: a start would have to read them
+_PER_BEHIND = 20_000  # messages for which one segment more is allowed, as a checkpoint of many costs more
+_LOOK_EVERY = 1.0  # seconds between looks at the whole spool while there is something to move
+_IDLE_EVERY = 5.0  # and while there is not
+_OLD = 60.0  # seconds since a segment was full: what is left in it is not just on its way
 
 
 class Upkeep:
@@ -44,6 +50,8 @@ class Upkeep:
         state_log: int,
         reached: Callable[[int], int],
         lookup: Callable[[int], Queued | None],
+        compaction: Compaction,
+        compact_rate: int,
     ) -> None:
         self._folder = folder
         self._loop = loop
@@ -55,18 +63,28 @@ class Upkeep:
         self._emptied: set[int] = set()
         self._done_texts: list[int] = []
         self._task: asyncio.Task[None] | None = None
+        self._compaction = compaction
+        self._compact_rate = compact_rate
+        self._alarm: asyncio.TimerHandle | None = None
+        self._to_compact = False
+        self._behind = False
+        self._covered: set[int] = set()
+        self._sealed_since: dict[int, float] = {}
         self._not_before = 0.0
         self.damaged: set[int] = set()
         self.unreadable: set[int] = set()
         self.snapshot: Callable[[], Iterator[Queued]] | None = None
         self.checkpoints = 0
+        self.checkpoint_octets = 0
         self.forgotten = 0  # live messages that a snapshot lacked
         self.failures = 0
 
     # ---- what the store tells
 
-    def begin(self) -> None:
-        """Recovery is over: look at everything once."""
+    def begin(self, covered: Iterable[int]) -> None:
+        """Recovery is over: look at everything once. `covered`: segments that the checkpoint knows to their end."""
+        self._covered = set(covered)
+        self._alarm = self._loop.call_later(_LOOK_EVERY, self._look_at_all)
         keys = self._folder.in_use()
         self._emptied.update(key for key in keys if not self._ledger.live(key))
         self._oldest_state = min((k for k in keys if k >> 32 == self._state_log), default=self._oldest_state)
@@ -84,7 +102,8 @@ class Upkeep:
         """Start the work if there is any."""
         if self._task is not None and not self._task.done():
             return
-        if (self._done_texts or self._wants_checkpoint() or self._ready()) and self._loop.time() >= self._not_before:
+        work = self._done_texts or self._to_compact or self._wants_checkpoint() or self._ready()
+        if work and self._loop.time() >= self._not_before:
             self._task = self._loop.create_task(self._work())
 
     async def settle(self) -> None:
@@ -92,7 +111,52 @@ class Upkeep:
         while self._task is not None and not self._task.done():
             await self._task
 
+    def close(self) -> None:
+        """No more work of our own accord."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
     # ---- the work
+
+    def _look_at_all(self) -> None:
+        """By the clock, for what does not follow from an event."""
+        self._alarm = self._loop.call_later(_IDLE_EVERY, self._look_at_all)
+        try:
+            in_use = self._folder.in_use()
+        except OSError:
+            self.failures += 1
+            return
+        fresh = [k for k in in_use if k not in self._covered and k >> 32 != self._state_log and self._ledger.live(k)]
+        self._behind = len(fresh) > _BEHIND + self._ledger.total // _PER_BEHIND
+        self._to_compact = self._compact_rate > 0 and self._compaction.due(
+            self._movable(in_use), in_use, self._loop.time()
+        )
+        if self._to_compact:
+            self._look_again(_LOOK_EVERY)
+        self.look()
+
+    def _look_again(self, delay: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = self._loop.call_later(delay, self._look_at_all)
+
+    def _movable(self, in_use: list[int]) -> list[int]:
+        """Segments from which messages may be moved: nothing more is written to them, and they can be read."""
+        now = self._loop.time()
+        sealed = [k for k in in_use if self._is_sealed(k)]
+        self._sealed_since = {k: self._sealed_since.get(k, now) for k in sealed}
+        out = self.damaged | self.unreadable
+        old = (k for k in sealed if now - self._sealed_since[k] >= _OLD and k not in out)
+        return [k for k in old if k >> 32 != self._state_log or k < self._oldest_state]
+
+    async def _compact(self) -> None:
+        """One step, and the next one when the rate allows it."""
+        self._to_compact = False
+        in_use = self._folder.in_use()
+        octets = await self._compaction.step(self._movable(in_use), in_use)
+        if octets:
+            self._look_again(octets / self._compact_rate)
 
     def _ready(self) -> list[int]:
         """Empty segments that can be given up now, those of the state log apart."""
@@ -105,7 +169,7 @@ class Upkeep:
 
     def _wants_checkpoint(self) -> bool:
         grown = ref_segment(self._reached(self._state_log)) - self._oldest_state
-        return grown >= _STATE_SEGMENTS and self.snapshot is not None
+        return (grown >= _STATE_SEGMENTS or self._behind) and self.snapshot is not None
 
     async def _work(self) -> None:
         try:
@@ -116,6 +180,8 @@ class Upkeep:
                 await self._give_up(ready)
             if self._wants_checkpoint():
                 await self.checkpoint()
+            if self._to_compact:
+                await self._compact()
         except (OSError, StoreError):
             self.failures += 1
             self._not_before = self._loop.time() + _PATIENCE
@@ -143,8 +209,12 @@ class Upkeep:
         # One segment more than is needed by the letter: the queue manager may hear that a change is durable, and
         # change its own mind accordingly, a little later than we do.
         first = max(self._oldest_state, ref_segment(self._reached(self._state_log)) - 1)
-        head = checkpoints.head(first, list(self._horizons()))
+        horizons = list(self._horizons())
+        head = checkpoints.head(first, horizons)
+        self._behind = False
         missing = self._ledger.references()
+        for ref in self._compaction.forward:
+            missing.discard(ref)
         messages = self._unfinished(self.snapshot(), missing)
         writer = checkpoints.CheckpointWriter(self._folder, head)
         try:
@@ -155,6 +225,8 @@ class Upkeep:
             await run(None, writer.abandon)  # the old one still holds, with the longer log
             raise
         self.checkpoints += 1
+        self.checkpoint_octets += self._folder.checkpoint.stat().st_size
+        self._covered = {key for key, _, end in horizons if end == _WHOLE}
         self._oldest_state = first
         old = [k for k in self._folder.in_use(self._state_log) if k < first and not self._ledger.live(k)]
         old = [k for k in old if k not in self.unreadable]
@@ -171,6 +243,8 @@ class Upkeep:
             yield self._complete(queued)
         for references in live:
             for ref in references:
+                if ref in self._compaction.forward:
+                    break  # its copy is in the snapshot
                 if ref in self._ledger and (found := self._lookup(ref)) is not None:
                     self.forgotten += 1
                     yield self._complete(found)

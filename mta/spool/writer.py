@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 
 from mta.config.settings import Spool
-from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, StoreError, part_domains
+from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, Ref, StoreError, part_domains
 from mta.spool._commit import Committer
 from mta.spool.bodies import BodyFile, store_error
 from mta.spool.format import FIRST_OFFSET, LARGE, MESSAGE, MESSAGE_HEAD, make_ref, padded
@@ -125,10 +125,11 @@ class LogWriter:
 
     # ---- for the store around it
 
-    def append(self, kind: int, message_id: int, parts: tuple[bytes, ...], done: Done) -> None:
+    def append(self, kind: int, message_id: int, parts: tuple[bytes, ...], done: Done, flags: int = 0) -> Ref:
         """Append any record; `done` is told when it is durable. StoreError when there is no room for it."""
-        self._append(kind, 0, message_id, parts, padded(sum(map(len, parts))))
+        offset = self._append(kind, flags, message_id, parts, padded(sum(map(len, parts))))
         self._waiting.append((done, None))
+        return make_ref(self._log, self._sequence, offset)
 
     @property
     def statistics(self) -> dict[str, float]:

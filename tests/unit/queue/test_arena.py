@@ -218,3 +218,17 @@ def test_a_choice_by_domain_is_scanned_and_counted() -> None:
     assert arena.tally(0, 1 << DEFERRED, chosen, {}) == (3, [], -1)
     assert arena.tally(0, 1 << DEFERRED, chosen, {0: 2, 3: 2}) == (1, [0, 3], -1)
     assert arena.tally(0, 1 << DEFERRED, None, {}) == (9, [], -1)
+
+
+def test_references_change_unless_a_part_is_in_hand() -> None:
+    arena = Arena(0)
+    active, held = arena.new_list(), arena.new_list()
+    slots = [arena.restore(n // 2, 8 * (n // 2), 0, n % 2, 0, 0, 9) for n in range(8)]
+    arena.push(active, slots[2], ACTIVE)
+    arena.push(held, slots[4], HELD)
+    arena.detach(slots[7])
+    moved, busy = arena.relocate({0: 1000, 8: 1008, 16: 1016, 24: 1024, 99: 5})
+    assert moved == [slots[0], slots[1], slots[4], slots[5]]
+    assert busy == {8, 24}
+    assert [arena.ref(slot) for slot in slots] == [1000, 1000, 8, 8, 1016, 1016, 24, 24]
+    assert arena.relocate({}) == ([], set())

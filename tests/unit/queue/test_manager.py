@@ -320,3 +320,19 @@ def test_a_snapshot_bears_that_deliveries_end_meanwhile() -> None:
             world.result(given)
         del world.couriers.given[-4:]
     assert len(seen) == len(set(seen))
+
+
+def test_a_message_moves_with_its_state_unless_it_is_in_hand(clock: list[float]) -> None:
+    world = World()
+    waiting = Change(ref=8, id=FIRST + 1, part=1, kind="waiting", attempts=2, due=int(NOW) + 60, why="451 later")
+    over = Change(ref=8, id=FIRST + 1, part=0, kind="finished")
+    world.arrive(1, b"a@one.example", b"b@two.example", changes=(over, waiting))
+    world.arrive(2, b"a@one.example")
+    assert world.states(_arena.ACTIVE, _arena.DEFERRED) == [1, 1]
+    moved, changes = world.manager.relocate({8: 800, 16: 1600})
+    assert moved == {8}
+    assert changes == [
+        Change(ref=800, id=FIRST + 1, part=1, kind="waiting", attempts=2, due=int(NOW) + 60, why="451 later")
+    ]
+    world.store.envelopes[800] = world.store.envelopes[8]
+    assert sorted(q.ref for q in world.manager.snapshot()) == [16, 800]

@@ -24,7 +24,8 @@ from typing import Literal, NewType, Protocol
 
 import msgspec
 
-LINK_VERSION = 1
+LINK_VERSION = 2
+BUSY_IN_ONE_HELLO = 8000  # jobs of 11 octets each, well below a link's largest packet; fewer: it was the last
 
 MessageId = NewType("MessageId", int)
 Ref = NewType("Ref", int)
@@ -212,13 +213,17 @@ class Position(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Job(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One delivery for a courier to try now. Empty `pending` means all recipients of the part."""
+    """One delivery for a courier to try now. Empty `pending` means all recipients of the part.
+
+    `seat` is where the courier notes how far it came (`mta.net.seats`).
+    """
 
     slot: int
     id: int
     ref: int
     part: int
     attempts: int
+    seat: int = 0
     pending: tuple[int, ...] = ()
 
 
@@ -248,6 +253,7 @@ class Status(enum.IntEnum):
     DEFERRED = 2
     FAILED = 3
     UNTRIED = 4  # given back without an attempt: the connection ended first, or the courier stops
+    UNKNOWN = 5  # the final dot was sent and no reply to it came: it may or may not have been delivered
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -266,6 +272,7 @@ class Result(msgspec.Struct, frozen=True, gc=False, array_like=True):
     id: int
     part: int
     outcomes: tuple[Outcome, ...]
+    seat: int = 0
 
 
 class Results(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
@@ -359,16 +366,21 @@ class Intake(Protocol):
         """Why new mail would be refused now, before any of it was read; None when it would not."""
 
 
+Kind = Literal["finished", "waiting", "held", "begun", "ambiguous"]
+
+
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """A new state of one part of a message: absolute, never a difference, so that replaying twice is harmless.
 
-    `done` are recipients that are finished for good (delivered or bounced), and only ever grows.
+    `done` are recipients that are finished for good (delivered or bounced), and only ever grows. "begun": an attempt
+    may have sent the text since; any later change says what came of it. "ambiguous": waiting, and an attempt whose
+    result nobody knows may have delivered it.
     """
 
     ref: int
     id: int
     part: int
-    kind: Literal["finished", "waiting", "held"]
+    kind: Kind
     attempts: int = 0
     due: int = 0  # seconds since the epoch; 0: now
     done: tuple[int, ...] = ()
@@ -419,8 +431,14 @@ class Store(Intake, Reader, Protocol):
     async def record(self, changes: Sequence[Change]) -> None:
         """Make changes durable; they are on disk when it returns."""
 
-    def record_soon(self, changes: Sequence[Change]) -> None:
-        """Make changes durable within a few milliseconds, without waiting for it."""
+    def record_soon(self, changes: Sequence[Change], told: Callable[[], None] | None = None) -> None:
+        """Make changes durable within a few milliseconds, without waiting for it; `told` is called when they are."""
+
+    def begin(self, begun: Sequence[Change], told: Callable[[StoreError | None], None]) -> None:
+        """Note, at once, that attempts begin; `told` when that is durable, or could not be and is forgotten.
+
+        All that was recorded before is durable then, too.
+        """
 
 
 # ---- names -----------------------------------------------------------------------------------------------------

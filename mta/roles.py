@@ -17,8 +17,10 @@ from mta.control.server import serve_control
 from mta.deliver import role as courier
 from mta.listeners import Sockets
 from mta.net.link import socket_pair
+from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
+from mta.premises import EX_TEMPFAIL, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
 from mta.receive import role as receiver
@@ -38,6 +40,16 @@ def obstacle(settings: Settings) -> str:
     It is tried by the user that the processes run as.
     """
     return rehearse(lambda: _open_all(settings))
+
+
+def open_seats(settings: Settings, couriers: int) -> SeatTable:
+    """The couriers' seats, as the server before this one left them."""
+    server = settings.server
+    path = server.runtime_dir / "seats"
+    try:
+        return SeatTable(path, couriers, str(server.state_dir))
+    except OSError as error:
+        raise StartError(f"[server] runtime_dir: cannot make {path}: {error.strerror}", EX_TEMPFAIL) from error
 
 
 def _open_all(settings: Settings) -> str:
@@ -64,6 +76,7 @@ class Server:
         self._receivers = range(1, 1 + receivers)
         self._couriers = range(1 + receivers, 1 + receivers + couriers)
         self._counters = Table(1 + receivers + couriers)
+        self._seats = open_seats(settings, couriers)
         self._links = {worker: socket_pair() for worker in (*self._receivers, *self._couriers)}
         self.processes = ProcessTable([(role.name, role.worker) for role in self.plan_roles(settings)])
 
@@ -102,6 +115,7 @@ class Server:
                     totals=self._counters.totals,
                     receivers=[self._links[worker][0] for worker in self._receivers],
                     couriers=[(worker, self._links[worker][0]) for worker in self._couriers],
+                    seats=self._seats,
                     processes=self.processes.rows,
                     up=up,
                     serve_control=partial(serve_control, settings.server.runtime_dir),
@@ -112,10 +126,13 @@ class Server:
 
     def _courier(self, settings: Settings, worker: int) -> Role:
         link = self._links[worker][1]
+        seats = self._seats.rows[worker - self._couriers.start]
 
         def run(life: int, up: Up) -> None:
             row = self._counters.row(worker)
-            courier.run(courier.CourierStart(settings, worker=worker, life=life, counters=row, link=link, up=up))
+            courier.run(
+                courier.CourierStart(settings, worker=worker, life=life, counters=row, link=link, seats=seats, up=up)
+            )
 
         return Role("courier", worker, run, links=[link])
 

@@ -76,7 +76,12 @@ def _described(row: dict[str, object]) -> str:
         lines.append(
             f"  {part['domain']}: {part['state']}, {part['attempts']} attempts, via {part['site'] or 'no site yet'}"
         )
-        if part["next"] is not None:
+        if part["state"] == "ambiguous":
+            lines.append(
+                "    an attempt was cut short after the text was sent, so that it may have been delivered;"
+                f" it is sent again in {_until(part['next'])}, or at once by `mta queue retry id={row['id']}`"
+            )
+        elif part["next"] is not None:
             lines.append(f"    next attempt in {_until(part['next'])}")
         if part["reason"]:
             lines.append(f"    because: {part['reason']}")

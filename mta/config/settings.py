@@ -111,6 +111,13 @@ class Retry:
     first: Seconds = key("Wait after the first failed attempt.", Seconds(300.0), low=0.01)
     factor: float = key("Each further wait is so many times longer.", 2.0, low=1.0, high=10.0)
     cap: Seconds = key("The longest wait.", Seconds(4 * 3600.0), low=0.01)
+    ambiguous_wait: Seconds = key(
+        "Wait before mail is sent again whose last attempt was cut short between the end of the text and the reply, so"
+        " that it may have been delivered. By then the other host has stored what it took, and can tell the second copy"
+        " by its Message-ID; mail that it did not take waits no longer than after any failed attempt.",
+        Seconds(300.0),
+        low=0.01,
+    )
     jitter: float = key("Each wait is varied by up to this share of it, both ways.", 0.1, low=0.0, high=0.9)
     expiry: Seconds = key("Mail older than this goes back to its sender.", Seconds(5 * 86400.0), low=0.01)
 

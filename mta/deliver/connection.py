@@ -24,6 +24,7 @@ from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
 from mta.model import Reply
 from mta.net.dial import Target
+from mta.net.seats import DOTTED
 
 _OUTPUT = _fastparse.OUTPUT
 _CLOSE = _fastparse.CLOSE
@@ -218,6 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         stored, work.stored = work.stored, None  # the text is needed no more, and may be large
         assert stored is not None
         if not stored.path:
+            self._dot(work)
             self._act(self.session.send_body(stored.content, True))
             return
         try:
@@ -227,8 +229,14 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._offset = stored.offset
         self._left = stored.size - len(stored.content)
+        if not self._left:
+            self._dot(work)
         self._act(self.session.send_body(stored.content, self._left == 0))
         self._stream()
+
+    def _dot(self, work: Work) -> None:
+        """INVARIANT: the seat says so before the final dot can leave."""
+        self.desk.report.states[work.job.seat] = DOTTED
 
     def _stream(self) -> None:
         """Send parts of the file as long as the socket takes them."""
@@ -240,6 +248,8 @@ class Connection(asyncio.BufferedProtocol):
             self._offset += len(chunk)
             self._left -= len(chunk)
             self.active = self.desk.clock.tick
+            if not self._left:
+                self._dot(self.works[0])
             self._act(self.session.send_body(chunk, self._left == 0))
         if not self._left:
             self._close_file()

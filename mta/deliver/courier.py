@@ -25,11 +25,23 @@ from mta.deliver.maildir import MaildirWriter, system_syncfs
 from mta.deliver.pool import Pool
 from mta.deliver.report import Report
 from mta.deliver.work import Work
-from mta.model import LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Reader, Resolver, Site, SiteNews
+from mta.model import (
+    BUSY_IN_ONE_HELLO,
+    LINK_VERSION,
+    Bye,
+    Hello,
+    Job,
+    Jobs,
+    LinkRecord,
+    Reader,
+    Resolver,
+    Site,
+    SiteNews,
+)
 from mta.net.link import Link
+from mta.net.seats import Row
 from mta.observe.maillog import LOG_DELAY, MailLog
 
-_BUSY_IN_ONE_HELLO = 8000  # jobs of 11 octets each, well below the link's largest packet
 _LAST_WORDS = 2.0  # seconds to get results and Bye into a full link
 
 
@@ -42,6 +54,7 @@ class CourierStart:
     life: int
     counters: memoryview
     link: socket.socket
+    seats: Row
     up: Callable[[], None]
 
 
@@ -62,6 +75,7 @@ class Courier:
             maillog=self._maillog,
             reader=reader,
             send=self._link.send,
+            states=start.seats.states,
         )
         self._desk = Desk(
             loop=loop,
@@ -80,12 +94,16 @@ class Courier:
         self._sweep()
 
     def hello(self) -> None:
-        """Tell the queue manager who is here, and what is in hand."""
+        """Tell the queue manager who is here, and what is in hand.
+
+        INVARIANT: results come before it: what is neither in hand nor reported is given to somebody else.
+        """
+        self._report.flush()
         jobs = ((job.id, job.part) for job in self._busy())
         while True:
-            busy = tuple(islice(jobs, _BUSY_IN_ONE_HELLO))
+            busy = tuple(islice(jobs, BUSY_IN_ONE_HELLO))
             self._link.send(Hello(LINK_VERSION, "courier", self._start.worker, self._start.life, busy))
-            if len(busy) < _BUSY_IN_ONE_HELLO:
+            if len(busy) < BUSY_IN_ONE_HELLO:
                 return
 
     async def drain(self, seconds: float) -> None:

@@ -16,6 +16,7 @@ from mta.deliver.maildir import Letter, MaildirWriter
 from mta.deliver.work import Work
 from mta.mail.mailbox import maildir_path
 from mta.model import Job, Outcome, Reply, Site, Status, StoreError
+from mta.net.seats import DELIVERED, DOTTED
 
 _BATCH = 64
 _THREADS = 2  # one batch writes while the other syncs; more only make the batches smaller
@@ -49,10 +50,22 @@ class Maildirs:
     def _pump(self) -> None:
         while self._waiting and self._running < _THREADS:
             parcels = [p for p in (self._parcel() for _ in range(min(_BATCH, len(self._waiting)))) if p]
-            letters = [letter for parcel in parcels for letter in parcel[2] if letter is not None]
             self._running += 1
-            future = self._desk.loop.run_in_executor(self._threads, self._writer.deliver, letters)
+            future = self._desk.loop.run_in_executor(self._threads, self._deliver, parcels)
             future.add_done_callback(lambda f, parcels=parcels: self._done(f, parcels))  # type: ignore[misc]
+
+    def _deliver(self, parcels: Sequence[_Parcel]) -> None:
+        """In a thread: write the letters, and note in the seats how far they came."""
+        states = self._desk.report.states
+
+        def publishing() -> None:
+            for _, work, _ in parcels:
+                states[work.job.seat] = DOTTED
+
+        self._writer.deliver([letter for _, _, held in parcels for letter in held if letter is not None], publishing)
+        for _, work, held in parcels:
+            if all(letter is not None and letter.fault is None for letter in held):
+                states[work.job.seat] = DELIVERED
 
     def _parcel(self) -> _Parcel | None:
         sink, work = self._waiting.popleft()

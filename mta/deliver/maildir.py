@@ -84,14 +84,16 @@ class MaildirWriter:
         self._syncfs = syncfs
         self._syncfs_after = 0.0
 
-    def deliver(self, letters: Sequence[Letter]) -> None:
-        """Deliver each letter or set its `fault`."""
+    def deliver(self, letters: Sequence[Letter], publishing: Callable[[], None] | None = None) -> None:
+        """Deliver each letter or set its `fault`. `publishing` is called before any of them can be read."""
         fresh: dict[str, list[str]] = {}  # Maildir: directories to sync, since it may not be on disk yet
         try:
             self._attempt(_good(letters), self._write, fresh)
             self._sync_files(letters)
         finally:
             _close(letters)
+        if publishing is not None:
+            publishing()
         self._attempt(_good(letters), _publish)
         self._sync_directories(letters, fresh)
 

@@ -4,7 +4,7 @@
     RCPT refused                          that recipient
     DATA or the final dot refused         the accepted recipients; LMTP: each by its own final reply
     connection lost before the final dot  deferred, 4.4.2
-    lost behind it, without a reply       deferred, 4.4.2, and ambiguous: the text may have been taken
+    lost behind it, without a reply       unknown, 4.4.2: the text may have been taken
                                           (RFC 5321 §4.5.3.2.6, RFC 1047)
 
 2yz delivers, 4yz defers, 5yz fails (RFC 5321 §4.2.1).
@@ -75,11 +75,6 @@ def untouched(result: Replies) -> bool:
     return accepted and _cut(result.data)
 
 
-def ambiguous(result: Replies) -> bool:
-    """Whether the final dot was sent and a reply to it is missing."""
-    return result.dotted and None in result.finals
-
-
 def outcomes_of(result: Replies, members: Sequence[int], hop: str, ended: Reply) -> tuple[Outcome, ...]:
     """What to report; empty when all were delivered. `ended` says why missing replies are missing."""
     if all_delivered(result):
@@ -88,8 +83,10 @@ def outcomes_of(result: Replies, members: Sequence[int], hop: str, ended: Reply)
         return (_outcome(result.mail, ended, hop),)
     groups: dict[tuple[Status, Reply], list[int]] = {}
     for member, verdict in zip(members, _verdicts(result), strict=True):
-        reply = _unknown(ended) if verdict is None and result.dotted else _reply(verdict, ended)
-        groups.setdefault((_status(verdict), reply), []).append(member)
+        if verdict is None and result.dotted:
+            groups.setdefault((Status.UNKNOWN, _unknown(ended)), []).append(member)
+        else:
+            groups.setdefault((_status(verdict), _reply(verdict, ended)), []).append(member)
     if len(groups) > _MOST_OUTCOMES:
         groups = _merged(groups)
     if len(groups) == 1:

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from mta import _fastparse
 from mta.deliver.connection import Connection
 from mta.deliver.desk import Desk
-from mta.deliver.outcomes import all_delivered, ambiguous, outcomes_of, untouched
+from mta.deliver.outcomes import all_delivered, outcomes_of, untouched
 from mta.deliver.work import Work
 from mta.model import Hop, Job, Outcome, Reply, Site, Status, StoreError
 from mta.net.dial import DialFailure, Target, connect, targets
@@ -141,8 +141,6 @@ class Pool:
             # Not from within: the other works of this connection are still to be settled.
             self._desk.loop.call_soon(self._dispatch)
         else:
-            if ambiguous(result):
-                report.count("messages_ambiguous")
             report.settled(work, outcomes_of(result, work.members, connection.hop, connection.ended))
 
     def closed(self, connection: Connection) -> None:

@@ -4,6 +4,7 @@ Invariants
 - Every job ends in exactly one Result.
 - Results leave in packets that fit the link whatever the peers said, `_FLUSH_AFTER` after the first or as soon as
   `_FLUSH_AT` have gathered: a packet of one costs the queue manager 19 us, in a full one a result costs 0.6.
+- What a job's seat says (`mta.net.seats`) is true before its result gathers.
 - Log lines and counters of deliveries are made with the packet, in one go: between two network calls of the kernel the
   same work takes three times as long, for want of room in the processor's caches.
 """
@@ -17,14 +18,21 @@ from collections.abc import Callable, Sequence
 from mta.deliver.work import Work
 from mta.model import MessageId, Outcome, Reader, Reply, Result, Results, Status, StoreError, id_text, id_time_ms
 from mta.net.link import BATCH, MAX_PACKET
+from mta.net.seats import DELIVERED, DOTTED, GIVEN, MIXED
 from mta.observe.counters import INDEX
 from mta.observe.maillog import MailLog, printable
 
-_EVENTS = {Status.DELIVERED: "delivered", Status.DEFERRED: "deferred", Status.FAILED: "failed"}
+_EVENTS = {
+    Status.DELIVERED: "delivered",
+    Status.DEFERRED: "deferred",
+    Status.FAILED: "failed",
+    Status.UNKNOWN: "deferred",
+}
 _COUNTERS = {
     Status.DELIVERED: INDEX["deliveries_done"],
     Status.DEFERRED: INDEX["deliveries_deferred"],
     Status.FAILED: INDEX["deliveries_failed"],
+    Status.UNKNOWN: INDEX["deliveries_deferred"],
 }
 _DONE = INDEX["deliveries_done"]
 _ROOM = MAX_PACKET - (8 << 10)
@@ -45,12 +53,14 @@ class Report:
         maillog: MailLog,
         reader: Reader,
         send: Callable[[Results], None],
+        states: memoryview,
     ) -> None:
         self._loop = loop
         self._counters = counters
         self._maillog = maillog
         self._reader = reader
         self._send = send
+        self.states = states
         self._gathered: list[Result | tuple[Work, str, str]] = []  # in full, or delivered: work, hop and status
         self._timed = False
 
@@ -59,11 +69,13 @@ class Report:
 
     def delivered(self, work: Work, hop: str, status: str) -> None:
         """All recipients have it."""
+        self.states[work.job.seat] = DELIVERED
         self._add((work, hop, status))
 
     def settled(self, work: Work, outcomes: Sequence[Outcome]) -> None:
         """What became of the recipients; empty `recipients` of an outcome are all."""
         job = work.job
+        self.states[job.seat] = _state_after(outcomes)
         try:
             work.address(self._reader)
         except StoreError:
@@ -73,11 +85,11 @@ class Report:
             by_index = dict(zip(work.members, work.addresses, strict=True))
             for outcome in outcomes:
                 self._note(job.id, name, outcome, [by_index[i] for i in outcome.recipients or work.members])
-        self._add(Result(job.slot, job.id, job.part, tuple(outcomes)))
+        self._add(Result(job.slot, job.id, job.part, tuple(outcomes), job.seat))
 
     def untried(self, work: Work) -> None:
         """Given back: this was no attempt."""
-        self._add(Result(work.job.slot, work.job.id, work.job.part, _UNTRIED))
+        self._add(Result(work.job.slot, work.job.id, work.job.part, _UNTRIED, work.job.seat))
 
     def flush(self) -> None:
         """Send what has gathered."""
@@ -117,7 +129,7 @@ class Report:
         for address in work.addresses:
             self._maillog(name, "delivered", f"to=<{printable(address)}>{tail}")
         self._counters[_DONE] += len(work.addresses)
-        return Result(job.slot, job.id, job.part, ())
+        return Result(job.slot, job.id, job.part, (), job.seat)
 
     def _note(self, message_id: int, name: str, outcome: Outcome, addresses: Sequence[bytes]) -> None:
         tail = _tail(message_id, outcome.hop, str(outcome.reply), time.time())
@@ -132,6 +144,16 @@ class Report:
             tail = _tail(work.job.id, outcome.hop, str(outcome.reply), time.time())
             self._maillog(id_text(work.job.id), _EVENTS[outcome.status], f"to=?{tail}")
             self._counters[_COUNTERS[outcome.status]] += 1
+
+
+def _state_after(outcomes: Sequence[Outcome]) -> int:
+    """What a seat says of an attempt that not all recipients came through."""
+    statuses = {outcome.status for outcome in outcomes}
+    if statuses == {Status.DELIVERED}:
+        return DELIVERED
+    if Status.UNKNOWN in statuses:
+        return DOTTED
+    return MIXED if Status.DELIVERED in statuses else GIVEN
 
 
 def _tail(message_id: int, hop: str, status: str, now: float) -> str:

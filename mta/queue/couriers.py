@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
-from mta.model import LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews
+from mta.model import BUSY_IN_ONE_HELLO, LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews
 from mta.net.link import Link
 from mta.queue._arena import Arena
 from mta.queue.sites import SiteQueue
@@ -25,11 +25,13 @@ class Courier:
         self.worker = worker
         self.active = active
         self.life = 0
+        self.busy: set[tuple[int, int]] = set()  # told in Hellos whose last has not come
         self.link: Link
 
 
 class Couriers:
-    """All of them. The callbacks: results came; a courier began a new life; it says what it has in hand.
+    """All of them. The callbacks: results came; a courier said Hello, for the first time in a life or again, with the
+    (id, part) of what it has in hand.
 
     The links are read from `greet` on: what couriers told an earlier life of the queue manager waits in them until
     the queue is recovered. `alive` are the workers that have said Hello: only these are given anything.
@@ -44,8 +46,7 @@ class Couriers:
         *,
         results: Callable[[int, Results], None],
         drained: Callable[[], None],
-        began: Callable[[Courier, bool], None],
-        busy: Callable[[Courier, Sequence[tuple[int, int]]], None],
+        began: Callable[[Courier, bool, Set[tuple[int, int]]], None],
     ) -> None:
         self._ends = ends
         self._loop = loop
@@ -53,7 +54,6 @@ class Couriers:
         self._results = results
         self._drained = drained
         self._began = began
-        self._busy = busy
         self._news = asyncio.Event()
         self.by_worker = {worker: Courier(worker, arena.new_list()) for worker, _ in ends}
         self.alive: list[int] = []
@@ -70,7 +70,8 @@ class Couriers:
         self,
         worker: int,
         queue: SiteQueue,
-        taken: Sequence[tuple[int, int, int, int, int]],
+        taken: Sequence[Taken],
+        seats: Sequence[int],
         pending: dict[int, tuple[int, ...]],
     ) -> None:
         """Hand deliveries of a site to a courier; it is told of the site first."""
@@ -79,9 +80,9 @@ class Couriers:
             queue.told.add(worker)
             link.send(SiteNews(queue.number, queue.description(len(self.by_worker))))
         if pending:
-            jobs = tuple([Job(*job, pending.get(job[0], ())) for job in taken])
+            jobs = tuple([Job(*job, seat, pending.get(job[0], ())) for job, seat in zip(taken, seats, strict=True)])
         else:
-            jobs = tuple([Job(*job) for job in taken])
+            jobs = tuple([Job(*job, seat) for job, seat in zip(taken, seats, strict=True)])
         link.send(Jobs(queue.number, jobs, self.by_worker[worker].life))
 
     def close(self) -> None:
@@ -103,13 +104,15 @@ class Couriers:
     def _greeted(self, courier: Courier, hello: Hello) -> None:
         if hello.version != LINK_VERSION:
             raise RuntimeError(f"courier {courier.worker} speaks link version {hello.version}, not {LINK_VERSION}")
-        if courier.life != hello.life:
-            before, courier.life = courier.life, hello.life
-            if courier.worker not in self.alive:
-                self.alive.append(courier.worker)
-            self._began(courier, bool(before))
-        if hello.busy:
-            self._busy(courier, hello.busy)
+        courier.busy.update(hello.busy)
+        if len(hello.busy) >= BUSY_IN_ONE_HELLO:
+            return  # more of it comes
+        busy, courier.busy = courier.busy, set()
+        new = courier.life != hello.life
+        courier.life = hello.life
+        if new and courier.worker not in self.alive:
+            self.alive.append(courier.worker)
+        self._began(courier, new, busy)
 
     async def until(self, met: Callable[[], bool], patience: float) -> None:
         """Wait for something that couriers tell, so many seconds at most."""

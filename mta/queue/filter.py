@@ -22,6 +22,7 @@ STATES = {
     "held": _arena.HELD,
     "resolving": _arena.RESOLVING,
 }
+AMBIGUOUS = "ambiguous"  # deferred, and marked: an attempt may have delivered it
 STATE_NAMES = {number: name for name, number in STATES.items()} | {_arena.IDLE: "ready"}
 _KEYS = ("id", "sender", "recipient", "domain", "state")
 EVERY_STATE = sum(1 << number for number in STATE_NAMES)
@@ -35,6 +36,7 @@ class Filter:
 
     ids: frozenset[MessageId] | None = None
     states: int = EVERY_STATE
+    ambiguous: bool = False  # only what is marked
     domains: tuple[Glob, ...] = ()
     senders: tuple[Glob, ...] = ()
     recipients: tuple[Glob, ...] = ()
@@ -56,6 +58,7 @@ def parse_filter(words: Sequence[str]) -> Filter:
     globs: dict[str, list[Glob]] = {"domain": [], "sender": [], "recipient": []}
     ids: frozenset[MessageId] | None = None
     states = EVERY_STATE
+    ambiguous = False
     for word in words:
         if word == "all":
             continue
@@ -66,17 +69,20 @@ def parse_filter(words: Sequence[str]) -> Filter:
             one = frozenset({parse_id(value)})
             ids = one if ids is None else ids & one
         elif name == "state":
+            ambiguous = ambiguous or value == AMBIGUOUS
             states &= 1 << _state(value)
         else:
             globs[name].append(re.compile(translate(value), re.IGNORECASE))
-    return Filter(ids, states, *(tuple(globs[name]) for name in ("domain", "sender", "recipient")))
+    return Filter(ids, states, ambiguous, *(tuple(globs[name]) for name in ("domain", "sender", "recipient")))
 
 
 def _state(value: str) -> int:
+    if value == AMBIGUOUS:
+        return _arena.DEFERRED
     try:
         return STATES[value]
     except KeyError:
-        raise ValueError(f"state={value}: states are {', '.join(STATES)}") from None
+        raise ValueError(f"state={value}: states are {', '.join((*STATES, AMBIGUOUS))}") from None
 
 
 def _unknown(word: str, name: str) -> str:

@@ -14,18 +14,18 @@ Failure: what the store cannot write it tries again itself; a record that cannot
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
 
 from mta.config.settings import Retry
 from mta.model import (
     Arrivals,
     Change,
+    Kind,
     LookupFailure,
     MessageId,
     Position,
@@ -40,26 +40,23 @@ from mta.model import (
     part_domains,
     part_members,
 )
-from mta.net.link import BATCH
+from mta.net.seats import SeatTable
 from mta.observe.counters import INDEX
 from mta.observe.maillog import MailLog, printable
 from mta.queue import _arena
 from mta.queue._arena import Arena
-from mta.queue.couriers import Courier, Couriers
+from mta.queue.attempts import UNJOURNALLED, Attempts
+from mta.queue.couriers import Couriers
 from mta.queue.outcome import Verdict, judge
+from mta.queue.places import Places
 from mta.queue.reasons import Reasons
 from mta.queue.retry import is_expired, wait_after
-from mta.queue.routing import Lookup, Router
-from mta.queue.sites import SiteQueue, SiteTable
+from mta.queue.routing import Router
+from mta.queue.sites import SiteTable
 
 TICKS = 8  # of the arena in a second
-_ROUTE_SECONDS = 60.0  # how long an MX route is taken without asking the resolver's cache
 _MOST_UNTRIED = 3  # times a delivery may come back untried before it waits a moment
-_HELD_BY_ROUTE = "held: the route for this domain is hold:"
 HELD_BY_HAND = "held by an operator"
-AMBIGUOUS = "the process that delivered it died: it may or may not have been sent, and is tried again"
-_AFTER_DEATH = 1.0  # seconds before what a dead courier had in hand is tried again
-_ROUTES_KEPT = 200_000
 _SNAPSHOT_SLICE = 1000
 
 
@@ -72,6 +69,8 @@ class Extras:
     untried: dict[int, int] = field(default_factory=dict)
     doomed: set[int] = field(default_factory=set)  # deleted while a courier has it
     to_hold: set[int] = field(default_factory=set)  # to be held when a courier gives it back
+    ambiguous: set[int] = field(default_factory=set)  # deferred, and an attempt may have delivered it
+    begun: set[int] = field(default_factory=set)  # as recovery knows it, until the seats are read
 
     def forget(self, slot: int) -> None:
         self.pending.pop(slot, None)
@@ -79,6 +78,8 @@ class Extras:
         self.untried.pop(slot, None)
         self.doomed.discard(slot)
         self.to_hold.discard(slot)
+        self.ambiguous.discard(slot)
+        self.begun.discard(slot)
 
 
 class QueueManager:
@@ -94,31 +95,32 @@ class QueueManager:
         maillog: MailLog,
         counters: memoryview,
         couriers: Callable[[QueueManager], Couriers],
+        seats: SeatTable,
         notify: Callable[[QueueManager, int, Verdict], None],
     ) -> None:
         self.store = store
         self.retry = retry
         self.maillog = maillog
         self.counters = counters
-        self._router = router
-        self._resolver = resolver
         self._notify = notify
         self._base = time.time() - 1.0
         self.arena = Arena(0)
-        self.held = self.arena.new_list()
-        self.resolving = self.arena.new_list()
         self.reasons = Reasons()
         self.extras = Extras()
         self.couriers = couriers(self)
         self.sites = SiteTable(self.arena, list(self.couriers.by_worker))
-        self.domains: list[bytes] = []
-        self._domain_numbers: dict[bytes, int] = {}
-        self._routes: dict[int, tuple[SiteQueue, float]] = {}
-        self._lookups: dict[int, asyncio.Task[None]] = {}
+        self.places = Places(
+            arena=self.arena,
+            sites=self.sites,
+            reasons=self.reasons,
+            router=router,
+            resolver=resolver,
+            failed=self._no_route,
+            routed=self.dispatch,
+        )
+        self.domains = self.places.domains
+        self.attempts = Attempts(self, self.couriers, seats)
         self._parts: dict[int, int] = {}  # unfinished parts of messages with several
-        self._dirty: set[SiteQueue] = set()
-        self._open = False  # recovered: decisions may be made and deliveries given out
-        self._unrouted: list[int] = []
         self.messages = 0
 
     # ---- time
@@ -132,26 +134,26 @@ class QueueManager:
     def advance(self, now: float) -> None:
         """Make ready what is due."""
         for slot in self.arena.advance(int((now - self._base) * TICKS)):
-            self._route(slot)
+            self.extras.ambiguous.discard(slot)
+            self.places.route(slot)
         self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give couriers what they have room for."""
+        self.attempts.dispatch()
 
     # ---- in
 
     def open(self) -> None:
         """Recovery is done: route what waits for that, begin to dispatch."""
-        self._open = True
-        while (slot := self.arena.pop(self.resolving)) >= 0:
-            self._unrouted.append(slot)
-        for slot in self._unrouted:
-            self._route(slot)
-        self._unrouted.clear()
+        self.attempts.open()
+        self.places.open()
         self.dispatch()
 
     def close(self) -> None:
         """No more dispatch: the server stops."""
-        self._open = False
-        for task in self._lookups.values():
-            task.cancel()
+        self.attempts.close()
+        self.places.close()
 
     def arrived(self, news: Arrivals | Position) -> None:
         """A receiver told of messages, or that some may have been missed."""
@@ -171,17 +173,17 @@ class QueueManager:
             change = changes.get(part)
             if change is not None and change.kind == "finished":
                 continue
-            slot = self.arena.add(queued.id, queued.ref, self._domain(domain), part)
+            slot = self.arena.add(queued.id, queued.ref, self.places.domain(domain), part)
             if change is None:
-                self._route(slot)
+                self.places.route(slot)
             else:
                 self._restore(slot, change)
 
     def _admit_single(self, queued: Queued) -> None:
         """Nearly all messages; a million of them after a restart."""
-        domain = self._domain(queued.domains[0])
+        domain = self.places.domain(queued.domains[0])
         if not queued.changes:
-            self._route(self.arena.add(queued.id, queued.ref, domain, 0))
+            self.places.route(self.arena.add(queued.id, queued.ref, domain, 0))
             return
         change = queued.changes[0]
         if change.kind == "waiting" and not change.done:
@@ -197,86 +199,13 @@ class QueueManager:
         if change.done:
             self.note_done(slot, change.done)
         if change.kind == "held":
-            arena.push(self.held, slot, _arena.HELD)
+            arena.push(self.places.held, slot, _arena.HELD)
+        elif change.kind == "begun":
+            self.attempts.restored(slot)
         else:
+            if change.kind == "ambiguous":
+                self.extras.ambiguous.add(slot)
             arena.schedule(slot, self.tick(change.due))
-
-    def _domain(self, domain: bytes) -> int:
-        number = self._domain_numbers.get(domain)
-        if number is None:
-            number = self._domain_numbers[domain] = len(self.domains)
-            self.domains.append(domain)
-        return number
-
-    # ---- routing
-
-    def _route(self, slot: int) -> None:
-        """Put an idle slot where it waits next: a ready list, the held list, or for an answer from DNS."""
-        number = self.arena.domain(slot)
-        known = self._routes.get(number)
-        if known is not None and known[1] > time.time():
-            self._enqueue(slot, known[0])
-            return
-        if not self._open:
-            # A failure would be settled, which recovery must not see half-way: decided when the queue is open.
-            self.arena.push(self.resolving, slot, _arena.RESOLVING)
-            return
-        try:
-            decision = self._router.decide(self.domains[number])
-        except LookupFailure as failure:
-            self._no_route(slot, failure)
-            return
-        if isinstance(decision, Lookup):
-            self._await_route(slot, number, decision.domain)
-        else:
-            queue = self.sites.get(decision)
-            self._keep_route(number, queue, float("inf"))
-            self._enqueue(slot, queue)
-
-    def _keep_route(self, number: int, queue: SiteQueue, until: float) -> None:
-        if len(self._routes) > _ROUTES_KEPT:
-            self._routes.clear()
-        self._routes[number] = queue, until
-
-    def _enqueue(self, slot: int, queue: SiteQueue, *, front: bool = False) -> None:
-        arena = self.arena
-        arena.set_site(slot, queue.number)
-        if queue.site.kind == "hold":
-            arena.set_why(slot, self.reasons.number(_HELD_BY_ROUTE))
-            arena.push(self.held, slot, _arena.HELD)
-        else:
-            arena.push(queue.ready, slot, _arena.READY, front)
-            self._dirty.add(queue)
-
-    def _await_route(self, slot: int, number: int, domain: str) -> None:
-        self.arena.push(self.resolving, slot, _arena.RESOLVING)
-        if number not in self._lookups:
-            self._lookups[number] = asyncio.get_running_loop().create_task(self._look_up(number, domain))
-
-    async def _look_up(self, number: int, domain: str) -> None:
-        failure: LookupFailure | None = None
-        try:
-            queue = self.sites.get(self._router.by_mx(domain, await self._resolver.mx(domain)))
-            self._keep_route(number, queue, time.time() + _ROUTE_SECONDS)
-        except LookupFailure as error:
-            failure = error
-        finally:
-            del self._lookups[number]
-        for slot in self._waiting_for(number):
-            self.arena.detach(slot)
-            if failure is not None:
-                self._no_route(slot, failure)
-            else:
-                self._enqueue(slot, queue)
-        self.dispatch()
-
-    def _waiting_for(self, number: int) -> list[int]:
-        found: list[int] = []
-        cursor = 0
-        while cursor >= 0:
-            slots, cursor = self.arena.scan(cursor, 10_000, 1 << _arena.RESOLVING)
-            found.extend(slot for slot in slots if self.arena.domain(slot) == number)
-        return found
 
     def _no_route(self, slot: int, failure: LookupFailure) -> None:
         """DNS says that this domain has no place, or none that can be found now."""
@@ -285,54 +214,35 @@ class QueueManager:
         else:
             self.settle(slot, judge(deferred=failure.reply))
 
-    # ---- out
-
-    def dispatch(self) -> None:
-        """Give couriers what they have room for."""
-        if not self._open or not self._dirty or not self.couriers.alive:
-            return
-        dirty, self._dirty = self._dirty, set()
-        for queue in dirty:
-            self._dispatch_site(queue)
-
-    def _dispatch_site(self, queue: SiteQueue) -> None:
-        arena = self.arena
-        couriers = self.couriers
-        while arena.length(queue.ready):
-            worker, room = queue.freest(couriers.alive)
-            if room <= 0:
-                return  # results will bring us back
-            taken = arena.take(queue.ready, min(room, BATCH), couriers.by_worker[worker].active)
-            queue.in_flight[worker] += len(taken)
-            couriers.give(worker, queue, taken, self.extras.pending)
-
     # ---- results
 
     def came(self, worker: int, results: Results) -> None:
         """A courier's results: most are "delivered" and nothing else."""
         arena = self.arena
         changes: list[Change] = []
+        seats: list[int] = []
         strangers: list[Result] = []
         for result in results.results:
             slot = result.slot
             if not arena.holds(slot, result.id, result.part) or arena.state(slot) != _arena.ACTIVE:
                 strangers.append(result)
                 continue
-            self._take_back(worker, slot)
+            self.take_back(worker, slot)
             if result.outcomes or slot in self.extras.doomed:
-                self._apply(slot, result)
+                self._apply(worker, slot, result)
             else:
                 changes.append(self.finish(slot))
+                seats.append(result.seat)
         if changes:
-            self.store.record_soon(changes)
+            self.store.record_soon(changes, partial(self.attempts.free, worker, seats))
         if strangers:
             self._from_earlier_life(worker, strangers)
 
-    def _take_back(self, worker: int, slot: int) -> None:
+    def take_back(self, worker: int, slot: int) -> None:
         """An active slot is not with its courier any more."""
         queue = self.sites.by_number[self.arena.site(slot)]
         queue.in_flight[worker] -= 1
-        self._dirty.add(queue)
+        self.places.dirty.add(queue)
 
     def _from_earlier_life(self, worker: int, results: Sequence[Result]) -> None:
         """Results of jobs that our predecessor gave out: the slots are others, the deliveries the same."""
@@ -342,37 +252,56 @@ class QueueManager:
             if slot is None or not self.arena.holds(slot, result.id, result.part):
                 continue  # finished already
             if self.arena.state(slot) == _arena.ACTIVE:
-                self._take_back(worker, slot)
-            self._apply(slot, result)
+                self.take_back(worker, slot)
+            self._apply(worker, slot, result)
 
-    def _apply(self, slot: int, result: Result) -> None:
+    def _apply(self, worker: int, slot: int, result: Result) -> None:
         """What a result means for its delivery."""
         self.arena.detach(slot)
+        self.attempts.settling[result.id, result.part] = worker, result.seat
         if slot in self.extras.doomed:
-            self.free(slot)  # its end is on record since it was deleted
+            self.end_doomed(slot)
             return
         if not result.outcomes:
-            self.store.record_soon([self.finish(slot)])
+            self.record(self.finish(slot))
             return
         verdict = judge(outcomes=result.outcomes)
         if verdict.untried:
-            self._again(slot)
+            self.again(slot)
         else:
             self.settle(slot, verdict)
 
-    def _again(self, slot: int) -> None:
+    def record(self, change: Change) -> None:
+        """Make the change that settles a delivery durable; its seat is free then."""
+        place = self.attempts.settling.pop((change.id, change.part), None)
+        if place is None:
+            self.store.record_soon([change])
+        else:
+            self.store.record_soon([change], partial(self.attempts.free, place[0], (place[1],)))
+
+    def end_doomed(self, slot: int) -> None:
+        """A delivery that was deleted while it was active came back: its end is on record since then."""
+        place = self.attempts.settling.pop((self.arena.id(slot), self.arena.part(slot)), None)
+        if place is not None:
+            self.attempts.free(place[0], (place[1],))
+        self.free(slot)
+
+    def again(self, slot: int) -> None:
         """Given back without an attempt: ready again, but not in a tight circle."""
-        if self._hold_now(slot):
+        if slot in self.extras.to_hold:
+            self.extras.to_hold.discard(slot)
+            self.record(self.hold_idle(slot))
             return
+        self.record(self.change(slot, "waiting"))  # it had begun
         times = self.extras.untried.get(slot, 0) + 1
         self.extras.untried[slot] = times
         if times > _MOST_UNTRIED:
             self.extras.untried[slot] = 0
             self.arena.schedule(slot, self.tick(time.time() + 1.0))
         elif self.arena.site(slot):
-            self._enqueue(slot, self.sites.by_number[self.arena.site(slot)], front=True)
+            self.places.enqueue(slot, self.sites.by_number[self.arena.site(slot)], front=True)
         else:
-            self._route(slot)  # an earlier life gave it out; here it has no site yet
+            self.places.route(slot)  # an earlier life gave it out; here it has no site yet
 
     def settle(self, slot: int, verdict: Verdict) -> None:
         """An attempt ended with deferrals or failures; the slot is idle."""
@@ -384,11 +313,9 @@ class QueueManager:
         if verdict.failures:
             self._notify(self, slot, verdict)
             return
-        change = self.defer(slot, verdict, now) if verdict.deferred else self.finish(slot)
-        if change is not None:
-            self.store.record_soon([change])
+        self.record(self.defer(slot, verdict, now) if verdict.deferred else self.finish(slot))
 
-    def defer(self, slot: int, verdict: Verdict, now: float) -> Change | None:
+    def defer(self, slot: int, verdict: Verdict, now: float) -> Change:
         """Wait for the next attempt, or in the held list if an operator wants that; the change to record."""
         arena = self.arena
         attempts = min(arena.attempts(slot) + 1, 65535)
@@ -398,9 +325,13 @@ class QueueManager:
             self.note_done(slot, verdict.delivered)
         if slot in self.extras.to_hold:
             self.extras.to_hold.discard(slot)
-            return self.hold(slot)
+            return self.hold_idle(slot)
         # Random here spreads load and is no secret.
         due = now + wait_after(self.retry, attempts, random.random())
+        if verdict.unknown:
+            due = max(due, now + self.retry.ambiguous_wait)
+            self.extras.ambiguous.add(slot)
+            self.counters[INDEX["messages_ambiguous"]] += 1
         arena.schedule(slot, self.tick(due))
         return self.change(slot, "waiting", due)
 
@@ -435,9 +366,11 @@ class QueueManager:
         """When the message was accepted, in seconds."""
         return id_time_ms(MessageId(self.arena.id(slot))) / 1000
 
-    def change(self, slot: int, kind: Literal["waiting", "held"], due: float = 0.0) -> Change:
+    def change(self, slot: int, kind: Kind, due: float = 0.0) -> Change:
         """The present state of a delivery, to be made durable."""
         arena = self.arena
+        if kind == "waiting" and slot in self.extras.ambiguous:
+            kind = "ambiguous"
         return Change(
             ref=arena.ref(slot),
             id=arena.id(slot),
@@ -454,24 +387,21 @@ class QueueManager:
 
     # ---- by hand
 
-    def hold(self, slot: int, *, keep_reason: bool = False) -> Change | None:
+    def hold(self, slot: int) -> Change | None:
         """Keep a delivery until it is released; one that is active is held when it comes back."""
         if self.arena.state(slot) == _arena.ACTIVE:
             self.extras.to_hold.add(slot)
             return None
+        return self.hold_idle(slot)
+
+    def hold_idle(self, slot: int, *, keep_reason: bool = False) -> Change:
+        """Keep a delivery that no courier has until it is released."""
         if not keep_reason:
             self.arena.set_why(slot, self.reasons.number(HELD_BY_HAND))
-        self.arena.push(self.held, slot, _arena.HELD)
+        self.extras.ambiguous.discard(slot)
+        self.extras.begun.discard(slot)
+        self.arena.push(self.places.held, slot, _arena.HELD)
         return self.change(slot, "held")
-
-    def _hold_now(self, slot: int) -> bool:
-        if slot not in self.extras.to_hold:
-            return False
-        self.extras.to_hold.discard(slot)
-        change = self.hold(slot)
-        if change is not None:
-            self.store.record_soon([change])
-        return True
 
     def drop(self, slot: int, recipients: Iterable[int]) -> Change:
         """Take some recipients out of a delivery that is not active; the last ones take it with them."""
@@ -485,10 +415,11 @@ class QueueManager:
 
     def retry_now(self, slot: int) -> Change:
         """Make a delivery that waits ready, whatever it waits for."""
+        self.extras.ambiguous.discard(slot)
         self.arena.detach(slot)
-        self._routes.pop(self.arena.domain(slot), None)
-        self._route(slot)
-        return self.change(slot, "waiting")
+        change = self.change(slot, "waiting")
+        self.places.route(slot, afresh=True)
+        return change
 
     def delete(self, slot: int) -> Change:
         """Take a delivery out of the queue without a notice; an active one ends when its attempt does.
@@ -500,31 +431,6 @@ class QueueManager:
             self.extras.doomed.add(slot)
             return self._finished(slot)
         return self.finish(slot)
-
-    # ---- couriers that come and go
-
-    def courier_began(self, courier: Courier, again: bool) -> None:
-        """A courier said Hello. If it had an earlier life, what that had in hand is tried again, and counted."""
-        self._dirty.update(self.sites.by_number[1:])
-        if not again:
-            return
-        self.sites.forget_courier(courier.worker)
-        while (slot := self.arena.pop(courier.active)) >= 0:
-            self.counters[INDEX["messages_ambiguous"]] += 1
-            if slot in self.extras.doomed:
-                self.free(slot)
-            elif not self._hold_now(slot):
-                self.arena.set_why(slot, self.reasons.number(AMBIGUOUS))
-                self.arena.schedule(slot, self.tick(time.time() + _AFTER_DEATH))
-
-    def courier_is_busy(self, courier: Courier, busy: Sequence[tuple[int, int]]) -> None:
-        """Deliveries that it was given by an earlier life of the queue manager, and still has in hand."""
-        found = self.arena.locate({message_id for message_id, _ in busy})
-        for delivery in busy:
-            slot = found.get(delivery)
-            if slot is not None and self.arena.state(slot) != _arena.ACTIVE:
-                self.arena.push(courier.active, slot, _arena.ACTIVE)
-                self.sites.by_number[self.arena.site(slot)].in_flight[courier.worker] += 1
 
     # ---- the end of a delivery
 
@@ -564,7 +470,7 @@ class QueueManager:
         arena = self.arena
         old = {new: ref for ref, new in moves.items()}
         slots, _ = arena.relocate(moves)
-        changes = [self._snapshot_change(slot) for slot in slots if arena.attempts(slot) or arena.why(slot)]
+        changes = [self._snapshot_change(slot) for slot in slots if self._has_news(slot)]
         return {old[arena.ref(slot)] for slot in slots}, changes
 
     def snapshot(self) -> Iterator[Queued]:
@@ -586,9 +492,9 @@ class QueueManager:
                     several.setdefault(message_id, []).append((slot, part))
                     continue
                 domains = (self.domains[domain],)
-                if not attempts and not why:
+                if not attempts and not why and not self._has_begun(slot):
                     batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains))
-                elif state != _arena.DEFERRED:
+                elif state != _arena.DEFERRED or slot in self.extras.ambiguous:
                     batch.append(self._queued([slot], domains))
                 else:
                     change = Change(
@@ -613,7 +519,7 @@ class QueueManager:
         """One message from the slots of its unfinished parts; its other parts are finished. The size is not told."""
         arena = self.arena
         first = slots[0]
-        changes = [self._snapshot_change(slot) for slot in slots if arena.attempts(slot) or arena.why(slot)]
+        changes = [self._snapshot_change(slot) for slot in slots if self._has_news(slot)]
         open_parts = {arena.part(slot) for slot in slots}
         changes += [
             Change(ref=arena.ref(first), id=arena.id(first), part=part, kind="finished")
@@ -622,8 +528,20 @@ class QueueManager:
         ]
         return Queued(id=arena.id(first), ref=arena.ref(first), size=0, domains=domains, changes=tuple(changes))
 
+    def _has_news(self, slot: int) -> bool:
+        """Whether there is more to tell of a delivery than that it arrived."""
+        arena = self.arena
+        return bool(arena.attempts(slot) or arena.why(slot)) or self._has_begun(slot)
+
+    def _has_begun(self, slot: int) -> bool:
+        if self.arena.state(slot) != _arena.ACTIVE:
+            return slot in self.extras.begun
+        return self.sites.by_number[self.arena.site(slot)].site.kind not in UNJOURNALLED
+
     def _snapshot_change(self, slot: int) -> Change:
         arena = self.arena
+        if self._has_begun(slot):
+            return self.change(slot, "begun")
         if arena.state(slot) == _arena.HELD:
             return self.change(slot, "held")
         due = self.seconds(arena.due(slot)) if arena.state(slot) == _arena.DEFERRED else 0.0

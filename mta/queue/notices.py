@@ -121,7 +121,9 @@ class Notifier:
         if refusing is None:
             return True
         manager.arena.set_why(slot, manager.reasons.number(f"its notice cannot be stored: {refusing}"))
-        manager.arena.schedule(slot, manager.tick(time.time() + _LATER))
+        due = time.time() + _LATER
+        manager.arena.schedule(slot, manager.tick(due))
+        manager.record(manager.change(slot, "waiting", due))
         return False
 
     def _go_on(self, manager: QueueManager, slot: int, verdict: Verdict, failed: Set[int]) -> None:
@@ -132,8 +134,7 @@ class Notifier:
             change = manager.defer(slot, verdict, time.time())
         else:
             change = manager.finish(slot)
-        if change is not None:
-            manager.store.record_soon([change])
+        manager.record(change)
 
     def _put(self, notice: _Notice) -> None:
         manager = self._manager
@@ -158,9 +159,7 @@ class Notifier:
         """The message cannot be read: it stays in the queue, held, for a person to look at."""
         manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
         manager.log(slot, "unreadable", f'reason="{printable(str(error))}"')
-        change = manager.hold(slot, keep_reason=True)
-        if change is not None:
-            manager.store.record_soon([change])
+        manager.record(manager.hold_idle(slot, keep_reason=True))
 
 
 def _beginning(stored: Stored) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
-from mta.queue.filter import STATE_NAMES, Filter, Glob, parse_filter
+from mta.queue.filter import AMBIGUOUS, STATE_NAMES, Filter, Glob, parse_filter
 from mta.queue.manager import QueueManager
 
 _SLICE = 2000  # slots looked at in one turn of the loop
@@ -37,7 +37,7 @@ class Operator:
         chosen = parse_filter(words)
         if chosen.everything:
             return self._manager.messages
-        if chosen.ids is None and not chosen.needs_envelope and not self._manager.extras.doomed:
+        if not (chosen.ids is not None or chosen.ambiguous or chosen.needs_envelope or self._manager.extras.doomed):
             return await self._tally(chosen)
         return len({self._manager.arena.id(slot) async for slot in self._choose(chosen)})
 
@@ -144,6 +144,11 @@ class Operator:
                     if self._matches(slot, chosen):
                         yield slot
             return
+        if chosen.ambiguous:
+            for slot in sorted(self._manager.extras.ambiguous):
+                if self._matches(slot, chosen):
+                    yield slot
+            return
         cursor, domains = 0, self._domains(chosen)
         while cursor >= 0:
             slots, cursor = arena.scan(cursor, _SLICE, chosen.states, domains)
@@ -154,6 +159,8 @@ class Operator:
 
     def _matches(self, slot: int, chosen: Filter) -> bool:
         manager = self._manager
+        if chosen.ambiguous and slot not in manager.extras.ambiguous:
+            return False
         if slot in manager.extras.doomed or not chosen.states >> manager.arena.state(slot) & 1:
             return False
         if chosen.domains:
@@ -184,7 +191,7 @@ class Operator:
         manager, arena = self._manager, self._manager.arena
         row: Row = {
             "id": id_text(arena.id(slot)),
-            "state": STATE_NAMES[arena.state(slot)],
+            "state": self._state(slot),
             "sender": "?",
             "recipients": [],
             "size": 0,
@@ -209,7 +216,7 @@ class Operator:
         recipients = envelope.recipients if envelope is not None else ()
         return {
             "domain": printable(manager.domains[arena.domain(slot)]),
-            "state": STATE_NAMES[arena.state(slot)],
+            "state": self._state(slot),
             "site": self._site(slot),
             "attempts": arena.attempts(slot),
             "next": self._next(slot),
@@ -219,6 +226,11 @@ class Operator:
                 for i in (manager.members(slot) if recipients else ())
             ],
         }
+
+    def _state(self, slot: int) -> str:
+        if slot in self._manager.extras.ambiguous:
+            return AMBIGUOUS
+        return STATE_NAMES[self._manager.arena.state(slot)]
 
     def _next(self, slot: int) -> float | None:
         """When the next attempt is due, in seconds since the epoch; None where it waits for no time."""

@@ -33,6 +33,7 @@ class Verdict:
     reply: Reply = _SILENCE
     hop: str = ""
     untried: bool = False
+    unknown: bool = False  # some of those that wait may have been delivered
 
     @property
     def deferred(self) -> bool:
@@ -64,7 +65,8 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
             failures.append(FailedGroup(outcome.recipients, outcome.reply, outcome.hop))
         else:
             waiting.extend(outcome.recipients)
-            deferral = outcome
+            if deferral is None or deferral.status is not Status.UNKNOWN:
+                deferral = outcome
     spoke = deferral or outcomes[-1]
     return Verdict(
         delivered=tuple(delivered),
@@ -72,4 +74,5 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
         failures=tuple(failures),
         reply=spoke.reply,
         hop=spoke.hop,
+        unknown=deferral is not None and deferral.status is Status.UNKNOWN,
     )

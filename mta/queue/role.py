@@ -26,10 +26,11 @@ from mta.config.settings import Settings
 from mta.model import LINK_VERSION, Arrivals, Hello, LinkRecord, Position
 from mta.net.link import Link
 from mta.net.resolver import DnsResolver
+from mta.net.seats import SeatTable
 from mta.observe.maillog import LOG_DELAY, MailLog
 from mta.queue._arena import ACTIVE
 from mta.queue.couriers import Couriers
-from mta.queue.filter import STATES
+from mta.queue.filter import AMBIGUOUS, STATES
 from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator, Row
@@ -54,6 +55,7 @@ class QueueStart:
     processes: Callable[[], list[tuple[str, int, int]]]  # role, worker, pid
     receivers: list[socket.socket]
     couriers: list[tuple[int, socket.socket]]
+    seats: SeatTable
     up: Callable[[], None]
     serve_control: ServeControl | None
 
@@ -114,6 +116,7 @@ class Desk:
             maillog=self._maillog,
             counters=start.counters,
             couriers=self._couriers,
+            seats=start.seats,
             notify=notifier.failed,
         )
         notifier.attach(self.manager, self._store.floor)
@@ -130,8 +133,7 @@ class Desk:
             self._start.life,
             results=manager.came,
             drained=manager.dispatch,
-            began=manager.courier_began,
-            busy=manager.courier_is_busy,
+            began=lambda courier, new, busy: manager.attempts.courier_said(courier, new, busy),
         )
 
     async def recover(self) -> None:
@@ -171,7 +173,10 @@ class Desk:
             "recovered": self._recovered,
             "uptime": round(time.time() - self._began, 1),
             "messages": self.manager.messages,
-            "deliveries": {name: arena.count(state) for name, state in STATES.items()},
+            "deliveries": {
+                **{name: arena.count(state) for name, state in STATES.items()},
+                AMBIGUOUS: len(self.manager.extras.ambiguous),  # of the deferred ones
+            },
             "sites": len(self.manager.sites.by_number) - 1,
             "durability": "commit",
             "processes": [

@@ -12,17 +12,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from mta.model import Change
+from mta.model import Change, Kind
 from mta.spool._replay import Newest
 
 ENTRY: Final = struct.Struct("<QQQIIHB5x")  # ref, id, due, part, octets of tail, attempts, kind
 _REST: Final = struct.Struct("<QIIHB5x")  # the same from `due` on
 _NAMES: Final = 16  # octets of ref and id
-_KINDS: Final[tuple[Literal["finished", "waiting", "held"], ...]] = ("finished", "waiting", "held")
+# INVARIANT: the place in this row is the number on the disk; append only.
+_KINDS: Final[tuple[Kind, ...]] = ("finished", "waiting", "held", "begun", "ambiguous")
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}
 _MOST_ATTEMPTS: Final = 0xFFFF
 _LONGEST_WHY: Final = 65_536  # so that one entry always fits a record, and a record a segment

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from mta.config.settings import Spool
@@ -91,6 +92,8 @@ class LocalStore:
         self._flushing: asyncio.TimerHandle | None = None
         self._retrying: asyncio.TimerHandle | None = None
         self._unwritten: list[Change] = []  # of records that failed
+        self._tellings: list[Callable[[], None]] = []  # who waits for what gathers
+        self._tellings_unwritten: list[Callable[[], None]] = []
         self.failures = 0  # records of changes that could not be written at once
 
     # ---- what is queued
@@ -187,12 +190,33 @@ class LocalStore:
         self._write(changes, told)
         await future
 
-    def record_soon(self, changes: Sequence[Change]) -> None:
+    def record_soon(self, changes: Sequence[Change], told: Callable[[], None] | None = None) -> None:
         self._gathered += changes
+        if told is not None:
+            self._tellings.append(told)
         if len(self._gathered) >= _MOST_GATHERED:
             self._flush()
         elif self._flushing is None:
             self._flushing = self._loop.call_later(_SOON, self._flush)
+
+    def begin(self, begun: Sequence[Change], told: Callable[[StoreError | None], None]) -> None:
+        self._flush()  # in the order in which things happened, and in the same commit
+        payloads = [payload for _, payload in pack_changes(begun)] or [b""]  # an empty record is behind all others, too
+        left = len(payloads)
+        failure: StoreError | None = None
+
+        def done(error: StoreError | None) -> None:
+            nonlocal left, failure
+            left -= 1
+            failure = failure or error
+            if left == 0:
+                told(failure)
+
+        for payload in payloads:
+            try:
+                self._writer.append(STATE, 0, (payload,), done)
+            except StoreError as error:
+                done(error)
 
     @property
     def floor(self) -> int:
@@ -259,7 +283,18 @@ class LocalStore:
             self._flushing = None
         if self._gathered:
             gathered, self._gathered = self._gathered, []
-            self._write(gathered, None)
+            tellings, self._tellings = self._tellings, []
+            self._write(gathered, partial(self._tell, tellings) if tellings else None)
+
+    def _tell(self, tellings: list[Callable[[], None]], error: StoreError | None) -> None:
+        """What gathered is durable, or a part of it has to be written again; called a second time, it knows nobody."""
+        calls = tellings[:]
+        tellings.clear()
+        if error is not None:
+            self._tellings_unwritten += calls
+            return
+        for told in calls:
+            told()
 
     def _write(self, changes: Sequence[Change], told: Callable[[StoreError | None], None] | None) -> None:
         """Append changes; `told` hears of the last record, or of the first that failed."""
@@ -292,7 +327,8 @@ class LocalStore:
     def _retry(self) -> None:
         self._retrying = None
         unwritten, self._unwritten = self._unwritten, []
-        self._write(unwritten, None)
+        tellings, self._tellings_unwritten = self._tellings_unwritten, []
+        self._write(unwritten, partial(self._tell, tellings))
 
     def _settle(self, changes: Sequence[Change]) -> None:
         """Changes are durable: count off the messages that they finish."""

@@ -14,7 +14,7 @@ from tests.kit.server import Server
 from tests.kit.sink import Sink
 from tests.kit.waiting import wait_for
 
-RETRY = {"first": "0.3s", "factor": 1.0, "expiry": "1h"}
+RETRY = {"first": "0.3s", "ambiguous_wait": "0.3s", "factor": 1.0, "expiry": "1h"}
 # How many messages may come twice after one kill. A courier has one on each of its connections; the queue manager has
 # results in hand that are not on disk yet; a receiver has no part in deliveries.
 TWICE = {"receiver": 0, "queue": 100, "courier": 40}

@@ -15,7 +15,7 @@ from tests.kit.sink import ScriptedServer, Sink, refused_port
 
 TEXT = b"Subject: important\r\nX-Mark: 4711\r\n\r\nhello\r\n"
 SENDER = "ann@home.test"
-SOON = {"first": "0.2s", "jitter": 0.0, "factor": 1.0, "expiry": "1h"}
+SOON = {"first": "0.2s", "jitter": 0.0, "factor": 1.0, "expiry": "1h", "ambiguous_wait": "0.2s"}
 
 
 def notice(letter: bytes) -> tuple[email.message.Message, list[dict[str, str]]]:

@@ -148,6 +148,7 @@ class Rig:
                 maillog=self.maillog,
                 reader=self.reader,
                 send=self._collect,
+                states=memoryview(bytearray(1)),
             ),
             random=random.Random(1),
             clock=Clock(clock_step(delivery)),
@@ -156,7 +157,7 @@ class Rig:
         self._sweep()
 
     def job(self, ref: int, *, part: int = 0, pending: tuple[int, ...] = ()) -> Job:
-        return Job(ref + 100, self.reader.id(ref), ref, part, 0, pending)
+        return Job(ref + 100, self.reader.id(ref), ref, part, 0, pending=pending)
 
     def mail(self, count: int = 1, *, recipient: bytes = b"b@example.net", text: bytes = b"hi\r\n") -> list[Job]:
         return [self.job(self.reader.put(b"a@example.org", [recipient], text)) for _ in range(count)]

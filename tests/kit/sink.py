@@ -117,6 +117,10 @@ class ScriptedServer(Background):
         return self._peer.messages
 
     @property
+    def heard(self) -> list[str]:
+        return self._peer.heard
+
+    @property
     def connections(self) -> int:
         return self._peer.connections
 

@@ -24,6 +24,7 @@ from mta.model import (
     Status,
 )
 from mta.net.link import Link, socket_pair
+from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from tests.kit.courier import FakeReader, FakeResolver, Rig, run, smtp_site, until
 from tests.kit.peer import HANG, Peer
@@ -45,7 +46,13 @@ class Manager:
             log=Log(path=tmp_path / "log"),
         )
         start = CourierStart(
-            settings=settings, worker=3, life=7, counters=Table(1).row(0), link=theirs, up=lambda: None
+            settings=settings,
+            worker=3,
+            life=7,
+            counters=Table(1).row(0),
+            link=theirs,
+            seats=SeatTable(None, 1, "").rows[0],
+            up=lambda: None,
         )
         self.courier = Courier(start, loop, self.reader, FakeResolver())
         self.sockets = (ours, theirs)
@@ -107,7 +114,7 @@ def test_restarted_manager_hears_what_is_in_hand(tmp_path: Path) -> None:
             await m.courier.drain(0.05)
             await until(lambda: isinstance(m.heard[-1], Bye))
             statuses = sorted(r.outcomes[0].status for r in m.results)
-            assert statuses == [Status.DEFERRED] + [Status.UNTRIED] * 3
+            assert statuses == [Status.UNTRIED] * 3 + [Status.UNKNOWN]
         await peer.stop()
 
     run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_stop_gives_back_what_no_thread_has_begun(tmp_path: Path, monkeypatch: p
 
 
 def test_bug_in_the_thread_delivers_nothing_and_is_heard_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: MaildirWriter, letters: list[Letter]) -> None:
+    def broken(self: MaildirWriter, letters: list[Letter], publishing: Callable[[], None]) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(MaildirWriter, "deliver", broken)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mta.deliver.outcomes import SmtpReply, all_delivered, ambiguous, outcomes_of, reply_of, untouched
+from mta.deliver.outcomes import SmtpReply, all_delivered, outcomes_of, reply_of, untouched
 from mta.model import Outcome, Reply, Status
 
 OK, LATER, NEVER, BYE = (250, "2.0.0 ok"), (450, "4.2.0 later"), (550, "5.1.1 never"), (421, "4.3.2 bye")
@@ -74,11 +74,11 @@ def test_one_recipient(result: Fake, status: Status, code: int, enhanced: str) -
 
 def test_lost_behind_the_dot_says_so() -> None:
     result = Fake(OK, [OK], GO, [None], True)
-    assert ambiguous(result)
     (outcome,) = outcomes_of(result, [0], "hop", ENDED)
     assert outcome.reply == Reply(0, "4.4.2", "result unknown, the text may have been taken: connection lost")
-    assert not ambiguous(Fake(OK, [OK], GO, [None], False))
-    assert not ambiguous(Fake(OK, [OK], GO, [BYE], True))
+    assert outcome.status is Status.UNKNOWN
+    for known in (Fake(OK, [OK], GO, [None], False), Fake(OK, [OK], GO, [BYE], True)):
+        assert [o.status for o in outcomes_of(known, [0], "hop", ENDED)] == [Status.DEFERRED]
 
 
 def test_recipients_are_grouped() -> None:
@@ -88,7 +88,7 @@ def test_recipients_are_grouped() -> None:
         (Status.DELIVERED, (2, 7)),
         (Status.FAILED, (3, 11)),
         (Status.DEFERRED, (5,)),
-        (Status.DEFERRED, (13,)),
+        (Status.UNKNOWN, (13,)),
     ]
 
 

@@ -14,6 +14,7 @@ from mta.config.settings import Log, Server, Settings
 from mta.deliver.role import CourierStart, run
 from mta.model import LINK_VERSION, Bye, Hello, LinkRecord
 from mta.net.link import MAX_PACKET, socket_pair
+from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 
 _DECODE = msgspec.msgpack.Decoder(LinkRecord).decode
@@ -47,6 +48,7 @@ def test_serves_until_told_to_stop(tmp_path: Path, how: str) -> None:
         life=7,
         counters=Table(1).row(0),
         link=theirs,
+        seats=SeatTable(None, 1, "").rows[0],
         up=lambda: os.write(ready, b"x") and None,
     )
 

@@ -1,136 +1,15 @@
 """The queue manager between a fake store and fake couriers: what becomes of a delivery, and what is recorded of it."""
 
-from collections.abc import Sequence
-
-import pytest
-
-from mta.config.settings import NextHop, Retry, Route, Seconds
+from mta.config.settings import Retry
 from mta.model import (
-    Arrivals,
     Change,
-    Draft,
-    Envelope,
-    IdSource,
     Job,
-    MessageId,
     Outcome,
-    Position,
-    Queued,
-    Recipient,
     Reply,
-    Result,
-    Results,
     Status,
-    Stored,
 )
-from mta.observe.counters import INDEX, Table
 from mta.queue import _arena
-from mta.queue.couriers import Courier
-from mta.queue.manager import QueueManager
-from mta.queue.outcome import Verdict
-from mta.queue.routing import Router
-from mta.queue.sites import SiteQueue
-
-LATER, NO = Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
-UNTRIED = (Outcome(Status.UNTRIED, Reply(0, "", "")),)
-NOW = 1_795_000_000.0
-FIRST = IdSource(1).next(int(NOW * 1000))  # ids carry their time: these messages came just now
-
-
-class FakeStore:
-    """Remembers changes; gives envelopes by reference."""
-
-    refusing = None
-
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self.envelopes: dict[int, Envelope] = {}
-
-    def record_soon(self, changes: Sequence[Change]) -> None:
-        self.changes.extend(changes)
-
-    async def record(self, changes: Sequence[Change]) -> None:
-        self.changes.extend(changes)
-
-    def envelope(self, ref: int) -> Envelope:
-        return self.envelopes[ref]
-
-    def read(self, ref: int) -> Stored:
-        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 0)
-
-    def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
-        return ()
-
-    def put(self, draft: Draft, token: object) -> None:
-        raise AssertionError("notices are not part of these tests")
-
-
-class FakeCouriers:
-    """Two couriers that take whatever they are given."""
-
-    def __init__(self, arena: _arena.Arena) -> None:
-        self.by_worker = {worker: Courier(worker, arena.new_list()) for worker in (2, 3)}
-        self.alive = [2, 3]
-        self.given: list[tuple[int, Job]] = []
-
-    def give(
-        self,
-        worker: int,
-        queue: SiteQueue,
-        taken: Sequence[tuple[int, int, int, int, int]],
-        pending: dict[int, tuple[int, ...]],
-    ) -> None:
-        self.given += [(worker, Job(*job, pending.get(job[0], ()))) for job in taken]
-
-
-class World:
-    """A queue manager whose next hop is one SMTP site, and what it did."""
-
-    def __init__(self, *, opened: bool = True) -> None:
-        self.store = FakeStore()
-        self.counters = Table(1).row(0)
-        self.failed: list[tuple[int, Verdict]] = []
-        hop = NextHop(kind="smtp", host="hop.example", port=25)
-        self.manager = QueueManager(
-            store=self.store,  # type: ignore[arg-type]
-            router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
-            retry=Retry(first=Seconds(60.0), jitter=0.0),
-            resolver=None,  # type: ignore[arg-type]
-            maillog=lambda *_: None,  # type: ignore[arg-type]
-            counters=self.counters,
-            couriers=lambda manager: FakeCouriers(manager.arena),  # type: ignore[arg-type,return-value]
-            notify=self._notify,
-        )
-        self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
-        if opened:
-            self.manager.open()
-
-    def _notify(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
-        self.failed.append((manager.arena.part(slot), verdict))
-        manager.store.record_soon([manager.finish(slot)])
-
-    def arrive(self, number: int, *recipients: bytes, changes: tuple[Change, ...] = ()) -> None:
-        domains = tuple(dict.fromkeys(r.partition(b"@")[2] for r in recipients))
-        self.store.envelopes[number * 8] = Envelope(sender=b"s@x", recipients=tuple(map(Recipient, recipients)))
-        self.manager.admit(Queued(id=FIRST + number, ref=number * 8, size=1, domains=domains, changes=changes))
-        self.manager.dispatch()
-
-    def result(self, given: tuple[int, Job], *outcomes: Outcome, worker: int | None = None) -> None:
-        job = given[1]
-        results = Results((Result(job.slot, job.id, job.part, outcomes),))
-        self.manager.came(given[0] if worker is None else worker, results)
-        self.manager.dispatch()
-
-    def states(self, *states: int) -> list[int]:
-        return [self.manager.arena.count(state) for state in states]
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time of the queue manager; change the item to move it."""
-    now = [NOW]
-    monkeypatch.setattr("mta.queue.manager.time.time", lambda: now[0])
-    return now
+from tests.kit.queue import FIRST, LATER, NO, NOW, UNTRIED, World
 
 
 def test_a_delivered_message_is_finished_and_gone() -> None:
@@ -160,7 +39,7 @@ def test_who_has_not_said_hello_gets_nothing_until_then() -> None:
     world.arrive(1, b"a@x.example")
     assert world.couriers.given == []
     world.couriers.alive.append(3)
-    world.manager.courier_began(world.couriers.by_worker[3], False)
+    world.manager.attempts.courier_said(world.couriers.by_worker[3], True, set())
     world.manager.dispatch()
     assert [worker for worker, _ in world.couriers.given] == [3]
 
@@ -219,18 +98,7 @@ def test_what_comes_back_untried_goes_out_at_once_but_not_in_circles() -> None:
         world.result(world.couriers.given[-1], *UNTRIED)
     assert len(world.couriers.given) == 4
     assert world.states(_arena.DEFERRED) == [1]
-    assert world.store.changes == []
-
-
-def test_what_a_dead_courier_had_is_counted_and_tried_again(clock: list[float]) -> None:
-    world = World()
-    world.arrive(1, b"a@x.example")
-    worker = world.couriers.given[0][0]
-    world.manager.courier_began(world.couriers.by_worker[worker], True)
-    assert world.counters[INDEX["messages_ambiguous"]] == 1
-    clock[0] = NOW + 2
-    world.manager.advance(clock[0])
-    assert len(world.couriers.given) == 2
+    assert [(c.kind, c.attempts) for c in world.store.changes] == [("waiting", 0)] * 4, "it has not begun any more"
 
 
 def test_nothing_is_decided_before_the_queue_is_open() -> None:
@@ -246,7 +114,7 @@ def test_a_restarted_manager_leaves_busy_deliveries_to_their_courier() -> None:
     world = World(opened=False)
     for number in (1, 2, 3):
         world.arrive(number, b"a@x.example", b"b@y.example")
-    world.manager.courier_is_busy(world.couriers.by_worker[3], [(FIRST + 2, 0), (FIRST + 2, 1)])
+    world.manager.attempts.courier_said(world.couriers.by_worker[3], True, {(FIRST + 2, 0), (FIRST + 2, 1)})
     world.manager.open()
     assert {job.id - FIRST for _, job in world.couriers.given} == {1, 3}
     # Results with the slots of the earlier life, the second part first: one delivered, one refused.
@@ -260,7 +128,7 @@ def test_a_restarted_manager_leaves_busy_deliveries_to_their_courier() -> None:
 def test_busy_deliveries_that_come_back_untried_are_routed() -> None:
     world = World(opened=False)
     world.arrive(1, b"a@x.example")
-    world.manager.courier_is_busy(world.couriers.by_worker[2], [(FIRST + 1, 0)])
+    world.manager.attempts.courier_said(world.couriers.by_worker[2], True, {(FIRST + 1, 0)})
     world.manager.open()
     assert world.couriers.given == []
     world.result((2, Job(900, FIRST + 1, 8, 0, 0)), *UNTRIED)

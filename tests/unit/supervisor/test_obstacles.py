@@ -30,7 +30,8 @@ def file(tmp_path: Path, listening: socket.socket) -> Path:
     """A configuration that works; its certificate is in use."""
     port = listening.getsockname()[1]
     path = tmp_path / "mta.toml"
-    path.write_text(f'[server]\nhostname = "localhost"\n[[listener]]\naddress = "127.0.0.1:{port}"\n{TLS}')
+    server = f'[server]\nhostname = "localhost"\nruntime_dir = "{tmp_path}"\n'
+    path.write_text(f'{server}[[listener]]\naddress = "127.0.0.1:{port}"\n{TLS}')
     certify(tmp_path)
     return path
 

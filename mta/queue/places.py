@@ -1,0 +1,148 @@
+"""Where an idle delivery waits next: the ready list of a site, the held list, or the one of those waiting for DNS.
+
+Routes are kept: those of the configuration for good, those from MX records for a while.
+
+Invariant: before the queue is open nothing is looked up and nothing fails: what would need that waits in `resolving`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mta.model import LookupFailure, Resolver
+from mta.queue import _arena
+from mta.queue._arena import Arena
+from mta.queue.reasons import Reasons
+from mta.queue.routing import Lookup, Router
+from mta.queue.sites import SiteQueue, SiteTable
+
+_ROUTE_SECONDS = 60.0  # how long an MX route is taken without asking the resolver's cache
+_HELD_BY_ROUTE = "held: the route for this domain is hold:"
+_ROUTES_KEPT = 200_000
+
+
+class Places:
+    """Routes deliveries. `failed` hears of those whose domain has no place; `routed` that some may go out."""
+
+    def __init__(
+        self,
+        *,
+        arena: Arena,
+        sites: SiteTable,
+        reasons: Reasons,
+        router: Router,
+        resolver: Resolver,
+        failed: Callable[[int, LookupFailure], None],
+        routed: Callable[[], None],
+    ) -> None:
+        self._arena = arena
+        self._sites = sites
+        self._reasons = reasons
+        self._router = router
+        self._resolver = resolver
+        self._failed = failed
+        self._routed = routed
+        self.held = arena.new_list()
+        self.resolving = arena.new_list()
+        self.domains: list[bytes] = []
+        self.dirty: set[SiteQueue] = set()  # sites that may have something to give out
+        self._numbers: dict[bytes, int] = {}
+        self._routes: dict[int, tuple[SiteQueue, float]] = {}
+        self._lookups: dict[int, asyncio.Task[None]] = {}
+        self._open = False
+
+    def open(self) -> None:
+        """Decisions may be made: route what waits for that."""
+        self._open = True
+        waiting = []
+        while (slot := self._arena.pop(self.resolving)) >= 0:
+            waiting.append(slot)
+        for slot in waiting:
+            self.route(slot)
+
+    def close(self) -> None:
+        for task in self._lookups.values():
+            task.cancel()
+
+    def domain(self, domain: bytes) -> int:
+        """The number of a domain."""
+        number = self._numbers.get(domain)
+        if number is None:
+            number = self._numbers[domain] = len(self.domains)
+            self.domains.append(domain)
+        return number
+
+    def route(self, slot: int, *, afresh: bool = False) -> None:
+        """Put an idle slot where it waits next. `afresh`: whatever is known of its domain."""
+        number = self._arena.domain(slot)
+        if afresh:
+            self._routes.pop(number, None)
+        known = self._routes.get(number)
+        if known is not None and known[1] > time.time():
+            self.enqueue(slot, known[0])
+            return
+        if not self._open:
+            # A failure would be settled, which recovery must not see half-way: decided when the queue is open.
+            self._arena.push(self.resolving, slot, _arena.RESOLVING)
+            return
+        try:
+            decision = self._router.decide(self.domains[number])
+        except LookupFailure as failure:
+            self._failed(slot, failure)
+            return
+        if isinstance(decision, Lookup):
+            self._await_route(slot, number, decision.domain)
+        else:
+            queue = self._sites.get(decision)
+            self._keep_route(number, queue, float("inf"))
+            self.enqueue(slot, queue)
+
+    def enqueue(self, slot: int, queue: SiteQueue, *, front: bool = False) -> None:
+        """Put an idle slot into the list of its site."""
+        arena = self._arena
+        arena.set_site(slot, queue.number)
+        if queue.site.kind == "hold":
+            arena.set_why(slot, self._reasons.number(_HELD_BY_ROUTE))
+            arena.push(self.held, slot, _arena.HELD)
+        else:
+            arena.push(queue.ready, slot, _arena.READY, front)
+            self.dirty.add(queue)
+
+    # ---- inside
+
+    def _keep_route(self, number: int, queue: SiteQueue, until: float) -> None:
+        if len(self._routes) > _ROUTES_KEPT:
+            self._routes.clear()
+        self._routes[number] = queue, until
+
+    def _await_route(self, slot: int, number: int, domain: str) -> None:
+        self._arena.push(self.resolving, slot, _arena.RESOLVING)
+        if number not in self._lookups:
+            self._lookups[number] = asyncio.get_running_loop().create_task(self._look_up(number, domain))
+
+    async def _look_up(self, number: int, domain: str) -> None:
+        failure: LookupFailure | None = None
+        try:
+            queue = self._sites.get(self._router.by_mx(domain, await self._resolver.mx(domain)))
+            self._keep_route(number, queue, time.time() + _ROUTE_SECONDS)
+        except LookupFailure as error:
+            failure = error
+        finally:
+            del self._lookups[number]
+        for slot in self._waiting_for(number):
+            self._arena.detach(slot)
+            if failure is not None:
+                self._failed(slot, failure)
+            else:
+                self.enqueue(slot, queue)
+        self._routed()
+
+    def _waiting_for(self, number: int) -> list[int]:
+        found: list[int] = []
+        cursor = 0
+        while cursor >= 0:
+            slots, cursor = self._arena.scan(cursor, 10_000, 1 << _arena.RESOLVING)
+            found.extend(slot for slot in slots if self._arena.domain(slot) == number)
+        return found

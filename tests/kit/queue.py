@@ -1,0 +1,150 @@
+"""A queue manager between a fake store and fake couriers, for tests of what it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mta.config.settings import NextHop, Retry, Route, Seconds
+from mta.model import (
+    Arrivals,
+    Change,
+    Draft,
+    Envelope,
+    IdSource,
+    Job,
+    MessageId,
+    Outcome,
+    Position,
+    Queued,
+    Recipient,
+    Reply,
+    Result,
+    Results,
+    Status,
+    Stored,
+    StoreError,
+)
+from mta.net.seats import SeatTable
+from mta.observe.counters import Table
+from mta.queue import _arena
+from mta.queue.couriers import Courier
+from mta.queue.manager import QueueManager
+from mta.queue.outcome import Verdict
+from mta.queue.routing import Router
+from mta.queue.sites import SiteQueue
+
+LATER, NO = Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
+UNTRIED = (Outcome(Status.UNTRIED, Reply(0, "", "")),)
+NOW = 1_795_000_000.0
+FIRST = IdSource(1).next(int(NOW * 1000))  # ids carry their time: these messages came just now
+
+
+class FakeStore:
+    """Remembers changes; gives envelopes by reference."""
+
+    refusing = None
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.begun: list[Change] = []
+        self.told: list[Callable[[], None]] = []
+        self.beginning: list[Callable[[StoreError | None], None]] = []
+        self.slow = False  # what begins is durable when a test says so
+        self.envelopes: dict[int, Envelope] = {}
+
+    def record_soon(self, changes: Sequence[Change], told: Callable[[], None] | None = None) -> None:
+        self.changes.extend(changes)
+        if told is not None:
+            self.told.append(told)
+
+    def begin(self, begun: Sequence[Change], told: Callable[[StoreError | None], None]) -> None:
+        self.begun.extend(begun)
+        if self.slow:
+            self.beginning.append(told)
+        else:
+            told(None)
+
+    def settle(self) -> None:
+        """All that was recorded is durable."""
+        told, self.told = self.told, []
+        for call in told:
+            call()
+
+    async def record(self, changes: Sequence[Change]) -> None:
+        self.changes.extend(changes)
+
+    def envelope(self, ref: int) -> Envelope:
+        return self.envelopes[ref]
+
+    def read(self, ref: int) -> Stored:
+        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 0)
+
+    def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
+        return ()
+
+    def put(self, draft: Draft, token: object) -> None:
+        raise AssertionError("notices are not part of these tests")
+
+
+class FakeCouriers:
+    """Two couriers that take whatever they are given."""
+
+    def __init__(self, arena: _arena.Arena) -> None:
+        self.by_worker = {worker: Courier(worker, arena.new_list()) for worker in (2, 3)}
+        self.alive = [2, 3]
+        self.given: list[tuple[int, Job]] = []
+
+    def give(
+        self,
+        worker: int,
+        queue: SiteQueue,
+        taken: Sequence[tuple[int, int, int, int, int]],
+        seats: Sequence[int],
+        pending: dict[int, tuple[int, ...]],
+    ) -> None:
+        jobs = zip(taken, seats, strict=True)
+        self.given += [(worker, Job(*job, seat, pending.get(job[0], ()))) for job, seat in jobs]
+
+
+class World:
+    """A queue manager whose next hop is one SMTP site, and what it did."""
+
+    def __init__(self, *, opened: bool = True, seats: SeatTable | None = None) -> None:
+        self.store = FakeStore()
+        self.seats = seats or SeatTable(None, 2, "")
+        self.counters = Table(1).row(0)
+        self.failed: list[tuple[int, Verdict]] = []
+        hop = NextHop(kind="smtp", host="hop.example", port=25)
+        self.manager = QueueManager(
+            store=self.store,  # type: ignore[arg-type]
+            router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
+            retry=Retry(first=Seconds(60.0), jitter=0.0),
+            resolver=None,  # type: ignore[arg-type]
+            maillog=lambda *_: None,  # type: ignore[arg-type]
+            counters=self.counters,
+            couriers=lambda manager: FakeCouriers(manager.arena),  # type: ignore[arg-type,return-value]
+            seats=self.seats,
+            notify=self._notify,
+        )
+        self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
+        if opened:
+            self.manager.open()
+
+    def _notify(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
+        self.failed.append((manager.arena.part(slot), verdict))
+        manager.record(manager.finish(slot))
+
+    def arrive(self, number: int, *recipients: bytes, changes: tuple[Change, ...] = ()) -> None:
+        domains = tuple(dict.fromkeys(r.partition(b"@")[2] for r in recipients))
+        self.store.envelopes[number * 8] = Envelope(sender=b"s@x", recipients=tuple(map(Recipient, recipients)))
+        self.manager.admit(Queued(id=FIRST + number, ref=number * 8, size=1, domains=domains, changes=changes))
+        self.manager.dispatch()
+
+    def result(self, given: tuple[int, Job], *outcomes: Outcome, worker: int | None = None) -> None:
+        job = given[1]
+        results = Results((Result(job.slot, job.id, job.part, outcomes, job.seat),))
+        self.manager.came(given[0] if worker is None else worker, results)
+        self.manager.dispatch()
+
+    def states(self, *states: int) -> list[int]:
+        return [self.manager.arena.count(state) for state in states]

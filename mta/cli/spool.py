@@ -15,6 +15,8 @@ from mta.cli.common import TEMPORARY, connect, fail, settings
 _LABELS = {
     "segments": "segments in use",
     "free_segments": "spare segments",
+    "segment_octets": "octets of these",
+    "live_octets": "octets of unfinished messages in them (where not counted yet: all)",
     "live_messages": "unfinished messages",
     "large_bodies": "large texts",
     "commits": "syncs",

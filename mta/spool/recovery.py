@@ -9,6 +9,28 @@ segment is seen, all earlier segments of that log are final. `_survey` therefore
 record *before* the earlier ones are read, and `known` never goes beyond it: a batch that is on its way to the end of a
 segment would be overlooked for good if its successor, still empty, already counted.
 
+What a start may meet, and what it makes of it. Each is told once; nothing is deleted:
+
+    a record cut off at the end of a log          a crash: it was not acknowledged; counted as torn
+    damage with valid records behind it           these were acknowledged and are read; the segment is kept, and goes to
+                                                  lost+found when the last message in it is finished
+    records of an earlier life of a file          their generation is another: they end the segment
+    a file that is no segment of its name         to lost+found
+    a segment that cannot be read now             left alone, for another start
+    a segment that is gone, its messages in the   they are lost, and told as a number
+    checkpoint
+    no checkpoint, the state log uncut            all is read from the logs
+    no checkpoint, or a damaged one (to           all is read from the logs; what the cut part said is lost, so mail
+    lost+found), and a cut state log              that is finished, in a segment that is not, is sent again
+    an old checkpoint, or a hole in the state     the same for what the missing part said
+    log behind it
+    changes for a message that is not there       dropped
+    changes in an order that cannot be            finished is for ever, else the later one counts
+    the checkpoint has a message unfinished, the  it is finished
+    state log has it finished
+    a message in two places                       it was copied: see mta.spool.compact
+    a body file without a message, for an hour    to lost+found
+
 Invariants
 - A message is given once, with its newest state; a finished one is not given.
 - What cannot be read is reported and kept: strange files go to lost+found, damaged segments are never used again.
@@ -23,7 +45,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mta.model import Change, Queued, StoreError, id_text
+from mta.model import Change, Queued, StoreError
 from mta.spool import checkpoint as checkpoints
 from mta.spool.format import (
     COPY,
@@ -91,6 +113,7 @@ class Recovery:
         self._replay = Replay(frozenset(self._keys))
         self._room = memoryview(mmap.mmap(-1, _LARGEST))
         newest = self._survey()
+        self._look_for_holes()
         self._replay_state()
         yield from self._from_checkpoint()
         for key in self._keys:
@@ -149,6 +172,22 @@ class Recovery:
 
     # ---- the state log
 
+    def _look_for_holes(self) -> None:
+        """The state log goes on without a gap from where the checkpoint says, or from its beginning."""
+        keys = [key for key in self._keys if key >> 32 == self._state_log]
+        if not keys:
+            return
+        if self._checkpoint is not None:
+            first = self._checkpoint.head.log_from
+        else:
+            first = keys[0]
+            if keys[0] & 0xFFFFFFFF > 1:
+                self._note("the state log was cut, and its checkpoint is gone; some mail may be sent twice")
+        missing = sorted(set(range(first, keys[-1])).difference(keys))
+        if missing:
+            names = segment_name(missing[0]) + (f" to {segment_name(missing[-1])}" if len(missing) > 1 else "")
+            self._note(f"{names} of the state log are gone; some mail may be sent twice")
+
     def _replay_state(self) -> None:
         first = self._checkpoint.head.log_from if self._checkpoint is not None else 0
         for key in self._keys:
@@ -192,6 +231,7 @@ class Recovery:
         there = frozenset(self._keys)
         ends = {key: end for key, (_, end) in self._horizon.items()}
         moves = self._replay.moves
+        gone: dict[int, int] = {}
         for old in self._checkpoint.messages():
             if moves and (place := moves.get(old.id, old.ref)) != old.ref:
                 old = _moved(old, place)
@@ -201,9 +241,11 @@ class Recovery:
             if ref_offset(old.ref) >= ends.get(key, 0):
                 self._given.add(old.ref)  # arrived while the checkpoint was written
             if key not in there:
-                self._note(f"message {id_text(old.id)}: its segment {segment_name(key)} is gone")
+                gone[key] = gone.get(key, 0) + 1
             elif (queued := self._renewed(old)) is not None:
                 yield queued
+        for key, lost in gone.items():
+            self._note(f"{segment_name(key)} is gone, and {lost} messages with it")
 
     def _renewed(self, old: Queued) -> Queued | None:
         """A message of the checkpoint in its newest state, unless that is its end."""

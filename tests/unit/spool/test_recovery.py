@@ -327,3 +327,88 @@ def test_the_newest_state_comes_back(tmp_path: Path) -> None:
         await log.writer.close()
 
     play(scenario)
+
+
+async def cut(tmp_path: Path) -> tuple[list[Arrival], list[int]]:
+    """A stopped spool with a checkpoint and a cut state log; all arrivals, and the ids that are unfinished."""
+    log, arrivals = await filled(tmp_path)
+    manager = Manager(tmp_path)
+    await manager.finish([q for n, q in enumerate(manager.queue.values()) if n % 3])
+    ballast = Change(ref=1 << 56 | 9 << 24, id=1, part=0, kind="held", why="x" * 60_000)
+    for _ in range(120):
+        await manager.store.record([ballast])
+    await manager.store._upkeep.settle()
+    assert Folder(tmp_path).in_use(0)[0] > 1
+    left = [q.id for q in manager.queue.values()]
+    await manager.store.close()
+    await log.writer.close()
+    return arrivals, left
+
+
+def test_a_lost_checkpoint_is_told_and_costs_no_mail(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        arrivals, left = await cut(tmp_path)
+        Folder(tmp_path).checkpoint.unlink()
+        again = Manager(tmp_path)
+        assert set(left) <= {q.id for q in again.queue.values()} <= {a.id for a in arrivals}
+        assert [n for n in again.store.report.notes if "its checkpoint is gone" in n] == again.store.report.notes
+        await again.store.close()
+        assert Manager(tmp_path).store.report.notes == []
+
+    play(scenario)
+
+
+def test_an_old_checkpoint_is_told_and_costs_no_mail(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log, arrivals = await filled(tmp_path, count=12)
+        manager = Manager(tmp_path)
+        await manager.store.close()
+        await log.writer.close()
+        old = Folder(tmp_path).checkpoint.read_bytes()
+        more, left = await cut(tmp_path)
+        Folder(tmp_path).checkpoint.write_bytes(old)
+        again = Manager(tmp_path)
+        found = [q.id for q in again.queue.values()]
+        assert set(left) <= set(found) <= {a.id for a in (*arrivals, *more)}
+        assert len(set(found)) == len(found)
+        assert any("of the state log are gone" in note for note in again.store.report.notes)
+        await again.store.close()
+
+    play(scenario)
+
+
+def test_a_missing_segment_of_mail_is_told_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        arrivals, left = await cut(tmp_path)
+        first = ref_segment(next(a.ref for a in arrivals if a.id == left[0]))
+        Folder(tmp_path).path(first).unlink()
+        there = [a.id for a in arrivals if a.id in left and ref_segment(a.ref) != first]
+        again = Manager(tmp_path)
+        assert [q.id for q in again.queue.values()] == there
+        (note,) = again.store.report.notes
+        assert note.endswith(f"is gone, and {len(left) - len(there)} messages with it")
+        await again.store.close()
+
+    play(scenario)
+
+
+def test_changes_that_contradict_the_logs_harm_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log, arrivals = await filled(tmp_path, count=3)
+        manager = Manager(tmp_path)
+        first, second, third = arrivals
+        changes = [
+            finished(first.ref, second.id),  # the reference of one, the id of another
+            Change(ref=third.ref, id=third.id, part=7, kind="held"),  # a part that it does not have
+            Change(ref=third.ref + 8, id=12345, part=0, kind="waiting"),  # nobody
+        ]
+        await manager.store.record(changes)
+        await log.writer.close()
+        await manager.store._writer.drain()
+        again = Manager(tmp_path)
+        assert [q.id for q in again.queue.values()] == [first.id, third.id]  # changes go by id
+        assert all(q.changes == () for q in again.queue.values())
+        await again.store.close()
+        await manager.store.close()
+
+    play(scenario)

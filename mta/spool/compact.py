@@ -53,7 +53,7 @@ from mta.spool.state import Move, pack_moves
 _BATCH = 1 << 20  # octets copied at once
 _SLACK = 16  # segments
 _ALLOWED = 1.4  # times the live octets
-_WEIGH_EVERY = 1.0  # seconds between two segments that are read to learn what is live in them
+_REST = 60.0  # seconds until what could not be moved out of a segment, for somebody had it in hand, is tried again
 
 # Old references to new ones: which of these messages the owner of the index has taken over, and their present state.
 Relocate = Callable[[dict[int, int]], tuple[set[int], list[Change]]]
@@ -88,6 +88,7 @@ class _Weight:
     octets: int
     messages: int
     records: deque[Found] = field(default_factory=deque)
+    rest_until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -106,12 +107,13 @@ class Compaction:
     """One step at a time, called by Upkeep. `forward`: messages between step 3 and step 5, old reference to new."""
 
     def __init__(
-        self, folder: Folder, ledger: Ledger, large: dict[int, int], segment_size: int, state: StateLog
+        self, folder: Folder, ledger: Ledger, large: dict[int, int], segment_size: int, rate: int, state: StateLog
     ) -> None:
         self._folder = folder
         self._ledger = ledger
         self._large = large
         self._size = segment_size
+        self._weigh_every = segment_size / max(rate, 1)  # reading is bounded by the same rate
         self._state = state
         self._weights: dict[int, _Weight] = {}
         self._unrecorded: list[Move] = []  # decided, not durable yet
@@ -160,18 +162,21 @@ class Compaction:
             await self._record([])
         key = self._unweighed(sealed, loop.time())
         if key is not None:
-            self._not_weigh_before = loop.time() + _WEIGH_EVERY
+            self._not_weigh_before = loop.time() + self._weigh_every
             await loop.run_in_executor(None, self._weigh, key)
         if not self._excess(in_use):
             return 0
         known = [k for k in sealed if k in self._weights and self._ledger.live(k)]
+        known = [k for k in known if self._weights[k].rest_until <= loop.time()]
         victim = min(known, key=self._estimate, default=None)
         if victim is None or self._estimate(victim) > self._size / _ALLOWED:
             return 0
         if not self._weights[victim].records:
             await loop.run_in_executor(None, partial(self._weigh, victim, keep=True))
-        batch = await loop.run_in_executor(None, self._read, victim, self._next(victim))
-        return await self._copy(batch)
+        records = self._next(victim)
+        if not self._weights[victim].records:
+            self._weights[victim].rest_until = loop.time() + _REST
+        return await self._copy(await loop.run_in_executor(None, self._read, victim, records))
 
     def _weigh(self, key: int, *, keep: bool = False) -> None:
         """Read a segment (in a thread): the ledger may change meanwhile, which only makes the figure older."""

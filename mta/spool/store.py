@@ -75,7 +75,9 @@ class LocalStore:
         self._ledger = self._recovery.ledger
         self._known = self._recovery.known
         self._large = self._recovery.large
-        self._compaction = Compaction(self._folder, self._ledger, self._large, settings.segment_size, self)
+        self._compaction = Compaction(
+            self._folder, self._ledger, self._large, settings.segment_size, settings.compact_rate, self
+        )
         self._upkeep = Upkeep(
             self._folder,
             loop,

@@ -35,7 +35,7 @@ _MOST_DEATHS = 3  # of one process in one life of the supervisor
 _ONE_IN_SUPERVISOR = 8
 _ONE_IN_AT_ONCE = 6
 _DRAIN = 300.0
-_RETRY = {"first": "0.3s", "factor": 1.0, "expiry": "1h"}
+_RETRY = {"first": "0.3s", "ambiguous_wait": "0.3s", "factor": 1.0, "expiry": "1h"}
 _SPOOL = {"segment_size": "4M", "large_body": "32K"}
 
 

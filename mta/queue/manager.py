@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -37,7 +37,6 @@ from mta.model import (
     Store,
     id_text,
     id_time_ms,
-    part_domains,
     part_members,
 )
 from mta.net.seats import SeatTable
@@ -45,7 +44,7 @@ from mta.observe.counters import INDEX
 from mta.observe.maillog import MailLog, printable
 from mta.queue import _arena
 from mta.queue._arena import Arena
-from mta.queue.attempts import UNJOURNALLED, Attempts
+from mta.queue.attempts import Attempts
 from mta.queue.couriers import Couriers
 from mta.queue.outcome import Verdict, judge
 from mta.queue.places import Places
@@ -57,7 +56,6 @@ from mta.queue.sites import SiteTable
 TICKS = 8  # of the arena in a second
 _MOST_UNTRIED = 3  # times a delivery may come back untried before it waits a moment
 HELD_BY_HAND = "held by an operator"
-_SNAPSHOT_SLICE = 1000
 
 
 @dataclass(slots=True)
@@ -120,7 +118,7 @@ class QueueManager:
         )
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
-        self._parts: dict[int, int] = {}  # unfinished parts of messages with several
+        self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
         self.messages = 0
 
     # ---- time
@@ -168,7 +166,7 @@ class QueueManager:
             return
         changes = {c.part: c for c in queued.changes} if queued.changes else {}
         if len(queued.domains) > 1:
-            self._parts[queued.id] = len(queued.domains) - sum(c.kind == "finished" for c in changes.values())
+            self.parts[queued.id] = len(queued.domains) - sum(c.kind == "finished" for c in changes.values())
         for part, domain in enumerate(queued.domains):
             change = changes.get(part)
             if change is not None and change.kind == "finished":
@@ -448,101 +446,17 @@ class QueueManager:
         message_id = self.arena.id(slot)
         self.arena.remove(slot)
         self.extras.forget(slot)
-        if self._parts:
-            left = self._parts.get(message_id)
+        if self.parts:
+            left = self.parts.get(message_id)
             if left is not None:
                 if left > 1:
-                    self._parts[message_id] = left - 1
+                    self.parts[message_id] = left - 1
                     return
-                del self._parts[message_id]
+                del self.parts[message_id]
         self.messages -= 1
 
     def count(self, states: int, domains: bytes | None, cursor: int, several: set[int]) -> tuple[int, int]:
         """Messages with one part that are chosen from a slot on, and the next slot; others go to `several`."""
-        count, ids, cursor = self.arena.tally(cursor, states, domains, self._parts)
+        count, ids, cursor = self.arena.tally(cursor, states, domains, self.parts)
         several.update(ids)
         return count, cursor
-
-    # ---- for the store's own housekeeping
-
-    def relocate(self, moves: dict[int, int]) -> tuple[set[int], list[Change]]:
-        """Messages have new references: which were taken over, by the old one, and the present state of their parts."""
-        arena = self.arena
-        old = {new: ref for ref, new in moves.items()}
-        slots, _ = arena.relocate(moves)
-        changes = [self._snapshot_change(slot) for slot in slots if self._has_news(slot)]
-        return {old[arena.ref(slot)] for slot in slots}, changes
-
-    def snapshot(self) -> Iterator[Queued]:
-        """Everything unfinished, as the store wants it for a checkpoint.
-
-        The queue may change between two items: what is missed by that is in the log behind the checkpoint.
-        """
-        arena = self.arena
-        several: dict[int, list[tuple[int, int]]] = {}
-        cursor = 0
-        while cursor >= 0:
-            rows, cursor = arena.rows(cursor, _SNAPSHOT_SLICE)
-            # The whole slice before the first yield: afterwards its slots may be gone.
-            batch: list[Queued] = []
-            for slot, message_id, ref, domain, part, state, attempts, due, why in rows:
-                if slot in self.extras.doomed:
-                    continue
-                if message_id in self._parts:
-                    several.setdefault(message_id, []).append((slot, part))
-                    continue
-                domains = (self.domains[domain],)
-                if not attempts and not why and not self._has_begun(slot):
-                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains))
-                elif state != _arena.DEFERRED or slot in self.extras.ambiguous:
-                    batch.append(self._queued([slot], domains))
-                else:
-                    change = Change(
-                        ref=ref,
-                        id=message_id,
-                        part=part,
-                        kind="waiting",
-                        attempts=attempts,
-                        due=math.ceil(self._base + due / TICKS),
-                        done=self.extras.done.get(slot, ()),
-                        why=self.reasons.text(why),
-                    )
-                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,)))
-            yield from batch
-        for message_id, members in several.items():
-            left = [slot for slot, part in members if arena.holds(slot, message_id, part)]
-            if left:
-                envelope = self.store.envelope(Ref(arena.ref(left[0])))
-                yield self._queued(left, tuple(part_domains(envelope.recipients)))
-
-    def _queued(self, slots: list[int], domains: tuple[bytes, ...]) -> Queued:
-        """One message from the slots of its unfinished parts; its other parts are finished. The size is not told."""
-        arena = self.arena
-        first = slots[0]
-        changes = [self._snapshot_change(slot) for slot in slots if self._has_news(slot)]
-        open_parts = {arena.part(slot) for slot in slots}
-        changes += [
-            Change(ref=arena.ref(first), id=arena.id(first), part=part, kind="finished")
-            for part in range(len(domains))
-            if part not in open_parts
-        ]
-        return Queued(id=arena.id(first), ref=arena.ref(first), size=0, domains=domains, changes=tuple(changes))
-
-    def _has_news(self, slot: int) -> bool:
-        """Whether there is more to tell of a delivery than that it arrived."""
-        arena = self.arena
-        return bool(arena.attempts(slot) or arena.why(slot)) or self._has_begun(slot)
-
-    def _has_begun(self, slot: int) -> bool:
-        if self.arena.state(slot) != _arena.ACTIVE:
-            return slot in self.extras.begun
-        return self.sites.by_number[self.arena.site(slot)].site.kind not in UNJOURNALLED
-
-    def _snapshot_change(self, slot: int) -> Change:
-        arena = self.arena
-        if self._has_begun(slot):
-            return self.change(slot, "begun")
-        if arena.state(slot) == _arena.HELD:
-            return self.change(slot, "held")
-        due = self.seconds(arena.due(slot)) if arena.state(slot) == _arena.DEFERRED else 0.0
-        return self.change(slot, "waiting", due)

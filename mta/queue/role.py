@@ -35,6 +35,7 @@ from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator, Row
 from mta.queue.routing import Router
+from mta.queue.snapshot import Housekeeping
 from mta.spool.store import STATE_LOG, LocalStore
 
 _SLICE = 2000  # messages recovered in one turn of the loop
@@ -120,8 +121,9 @@ class Desk:
             notify=notifier.failed,
         )
         notifier.attach(self.manager, self._store.floor)
-        self._store.snapshot = self.manager.snapshot
-        self._store.relocate = self.manager.relocate
+        housekeeping = Housekeeping(self.manager)
+        self._store.snapshot = housekeeping.snapshot
+        self._store.relocate = housekeeping.relocate
         self.operator = Operator(self.manager, self.status)
         self._links: list[Link] = []
 

@@ -8,6 +8,7 @@ from mta.model import Change, Job, Outcome, Reply, Status, StoreError
 from mta.net.seats import DELIVERED, DOTTED, FREE, GIVEN, MIXED, SeatTable
 from mta.observe.counters import INDEX
 from mta.queue import _arena
+from mta.queue.snapshot import Housekeeping
 from tests.kit.queue import FIRST, LATER, NOW, UNTRIED, World
 
 TAKEN = Outcome(Status.DELIVERED, Reply(250, "", "ok"), "hop")
@@ -366,5 +367,5 @@ def test_a_checkpoint_knows_what_has_begun_and_what_is_ambiguous() -> None:
     note(world, given[0], DOTTED)
     world.couriers.alive[:] = [3]
     reborn(world)
-    kinds = {queued.id - FIRST: [c.kind for c in queued.changes] for queued in world.manager.snapshot()}
+    kinds = {queued.id - FIRST: [c.kind for c in queued.changes] for queued in Housekeeping(world.manager).snapshot()}
     assert kinds == {1: ["ambiguous"], 2: ["begun"], 3: ["begun"]}

@@ -9,6 +9,7 @@ from mta.model import (
     Status,
 )
 from mta.queue import _arena
+from mta.queue.snapshot import Housekeeping
 from tests.kit.queue import FIRST, LATER, NO, NOW, UNTRIED, World
 
 
@@ -182,7 +183,7 @@ def test_a_snapshot_bears_that_deliveries_end_meanwhile() -> None:
     for number in range(1, 50):
         world.arrive(number, b"a@x.example", b"b@y.example")
     seen = []
-    for queued in world.manager.snapshot():
+    for queued in Housekeeping(world.manager).snapshot():
         seen.append(queued.id)
         for given in world.couriers.given[-4:]:
             world.result(given)
@@ -197,10 +198,10 @@ def test_a_message_moves_with_its_state_unless_it_is_in_hand(clock: list[float])
     world.arrive(1, b"a@one.example", b"b@two.example", changes=(over, waiting))
     world.arrive(2, b"a@one.example")
     assert world.states(_arena.ACTIVE, _arena.DEFERRED) == [1, 1]
-    moved, changes = world.manager.relocate({8: 800, 16: 1600})
+    moved, changes = Housekeeping(world.manager).relocate({8: 800, 16: 1600})
     assert moved == {8}
     assert changes == [
         Change(ref=800, id=FIRST + 1, part=1, kind="waiting", attempts=2, due=int(NOW) + 60, why="451 later")
     ]
     world.store.envelopes[800] = world.store.envelopes[8]
-    assert sorted(q.ref for q in world.manager.snapshot()) == [16, 800]
+    assert sorted(q.ref for q in Housekeeping(world.manager).snapshot()) == [16, 800]

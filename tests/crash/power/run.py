@@ -24,7 +24,7 @@ from pathlib import Path
 import uvloop
 
 from mta.config.settings import Octets, Spool
-from mta.model import Ref, id_text
+from mta.model import Ref, StoreError, id_text
 from mta.spool.store import LocalStore
 from tests.crash.power.recording import ANSWER, Disk, Event, build, events
 from tests.kit.memory import in_memory
@@ -168,8 +168,12 @@ async def _open(state_dir: Path, expected: list[str], texts: dict[str, bytes], a
         if known not in found:
             account.lost.append(f"{known} at event {moment}")
             continue
-        stored = store.read(Ref(found[known]))
-        content = stored.content + (Path(stored.path).read_bytes() if stored.path else b"")
+        try:
+            stored = store.read(Ref(found[known]))
+            content = stored.content + (Path(stored.path).read_bytes() if stored.path else b"")
+        except (StoreError, OSError) as error:
+            account.lost.append(f"{known} at event {moment}: {error}")
+            continue
         if not content.endswith(b"\r\n" + texts[known]):
             account.altered.append(f"{known} at event {moment}")
     await store.close()

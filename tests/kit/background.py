@@ -41,6 +41,8 @@ class Background:
 
     async def _close(self) -> None:
         await self.closing()
+        for _ in range(4):  # what was accepted just now gets transport, protocol and task, and so can be closed
+            await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()

@@ -3,6 +3,7 @@
 python -m bench accept|relay|maildir|idle [options]
 python -m bench all --against postfix --results bench/RESULTS.md
 python -m bench backlog [options]: starts with a million queued messages
+python -m bench large [options]: large messages side by side, one message to very many
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import backlog, machine, postfix, report
+from bench import backlog, large, machine, postfix, report
 from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
@@ -163,8 +164,9 @@ def tell(outcomes: Sequence[Outcome], about: dict[str, str], options: argparse.N
 
 
 def main(words: Sequence[str]) -> int:
-    if words[:1] == ["backlog"]:
-        return backlog.main(words[1:])
+    for name, other in (("backlog", backlog.main), ("large", large.main)):
+        if words[:1] == [name]:
+            return other(words[1:])
     options = parse(words)
     options.words = words
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # so that servers and folders go too

@@ -8,6 +8,7 @@ FAIL  will not work
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from mta.cli.common import CONFIG, config_path, settings
 from mta.config.settings import Address, Dns, Settings, Tls
-from mta.control.client import Client, NoServer
+from mta.control.client import Client, NoServer, Refused
 
 Finding = tuple[str, str]
 
@@ -48,7 +49,8 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
 
 def _is_running(found: Settings) -> bool:
     try:
-        Client(found.server.runtime_dir, timeout=5.0).close()
+        with Client(found.server.runtime_dir, timeout=5.0) as client, contextlib.suppress(Refused):
+            client.call("status")  # it runs, whatever it thinks of us
     except NoServer:
         return False
     return True

@@ -3,6 +3,7 @@
 python -m bench accept|relay|maildir|idle [options]
 python -m bench all --against postfix --results bench/RESULTS.md
 python -m bench backlog [options]: starts with a million queued messages
+python -m bench compaction [options]: nine tenths of a long queue are deleted
 python -m bench large [options]: large messages side by side, one message to very many
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import backlog, large, machine, postfix, report
+from bench import backlog, compaction, large, machine, postfix, report
 from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
@@ -164,7 +165,7 @@ def tell(outcomes: Sequence[Outcome], about: dict[str, str], options: argparse.N
 
 
 def main(words: Sequence[str]) -> int:
-    for name, other in (("backlog", backlog.main), ("large", large.main)):
+    for name, other in (("backlog", backlog.main), ("compaction", compaction.main), ("large", large.main)):
         if words[:1] == [name]:
             return other(words[1:])
     options = parse(words)

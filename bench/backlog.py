@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace, place: Path) -> list[Found]:
         server = _server(place / "full", sink)
         began = time.perf_counter()
         (server.folder / "state").mkdir()
-        uvloop.run(_fill(server.folder / "state", options))
+        uvloop.run(fill(server.folder / "state", options.messages, options.domains, options.size))
         print(f"filled in {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
         first = begin(server, sink, "after a kill, no checkpoint")
         first.figures |= server.manager_memory()
@@ -282,8 +282,8 @@ def _server(folder: Path, sink: Sink) -> Backlogged:
     return Backlogged(folder, "relay", sink.port)
 
 
-async def _fill(state_dir: Path, options: argparse.Namespace) -> None:
-    await Filler(state_dir, asyncio.get_running_loop()).fill(options.messages, options.domains, options.size)
+async def fill(state_dir: Path, messages: int, domains: int, size: int) -> None:
+    await Filler(state_dir, asyncio.get_running_loop()).fill(messages, domains, size)
 
 
 def main(words: Sequence[str]) -> int:

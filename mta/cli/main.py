@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 from mta.cli.common import UNAVAILABLE, USAGE
 
-_FILTERS = "all, id=… sender=… recipient=… domain=… state=…; several words are joined by and"
+_FILTERS = (
+    "all, id=… state=… sender=… recipient=… domain=… site=… (globs), reply~… (regular expression), attempts>3 age>1h"
+    " next<10m size>1M; joined by and, or, not and brackets; != and !~ for the opposite"
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -51,9 +51,9 @@ def _line(row: dict[str, object]) -> str:
 
 def _show(client: Client, words: Sequence[str], *, as_json: bool) -> int:
     code = 0
-    if any("=" in word or word == "all" for word in words):
+    if not all(map(_may_be_id, words)):
         # A filter: the ids of what it chooses, each once. A bare id is the filter id=.
-        chosen = [word if "=" in word or word == "all" else f"id={word}" for word in words]
+        chosen = [f"id={word}" if _may_be_id(word) else word for word in words]
         words = list(dict.fromkeys(str(row["id"]) for row in client.rows("queue.list", filter=chosen)))
         code = 0 if words else NOTHING
     for word in words:
@@ -64,6 +64,10 @@ def _show(client: Client, words: Sequence[str], *, as_json: bool) -> int:
         for row in rows:
             print(json.dumps(row) if as_json else _described(row))
     return code
+
+
+def _may_be_id(word: str) -> bool:
+    return word.isalnum() and word not in ("all", "and", "or", "not")
 
 
 def _described(row: dict[str, object]) -> str:

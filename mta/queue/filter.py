@@ -1,18 +1,37 @@
-"""The filter words of all queue verbs: `all`, `id=`, `sender=`, `recipient=`, `domain=`, `state=`.
+"""The filter language of all queue verbs: which deliveries.
 
-Words are joined by "and": each narrows the choice. Values are globs (`*`, `?`, `[...]`), compared without regard to
-case. `sender=` with an empty value is the null reverse-path.
+    filter := term | not filter | filter and filter | filter or filter | ( filter )
+    term   := all | KEY=VALUE | KEY!=VALUE | KEY~VALUE | KEY!~VALUE | KEY>VALUE | KEY>=VALUE | KEY<VALUE | KEY<=VALUE
+
+Words that stand side by side are joined by "and"; "not" binds closest, then "and", then "or". A value with a space or a
+parenthesis in it stands in double quotes.
+
+    key                              value                          operators
+    id, state                        an id; a state                 = !=
+    sender recipient domain site     a glob: * ? [...]              = !=      without regard to case
+    reply                            a regular expression           ~ !~
+    attempts                         a number                       = != > >= < <=
+    age next                         "90s", "1h30m", "5d"           = != > >= < <=
+    size                             "64K", "1M"                    = != > >= < <=
+
+`sender=` with an empty value is the null reverse-path. `recipient` is asked of each recipient that is not finished: a
+delivery is chosen when the whole filter holds for one of them, and a verb that can concerns only these.
+
+Here is what was written, as a tree; `mta.queue.choice` looks it up in the queue.
 """
 
 from __future__ import annotations
 
 import difflib
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from typing import TypeVar
 
-from mta.model import MessageId, parse_id
+from mta.config.values import octets, seconds
+from mta.model import parse_id
 from mta.queue import _arena
 
 STATES = {
@@ -24,68 +43,215 @@ STATES = {
 }
 AMBIGUOUS = "ambiguous"  # deferred, and marked: an attempt may have delivered it
 STATE_NAMES = {number: name for name, number in STATES.items()} | {_arena.IDLE: "ready"}
-_KEYS = ("id", "sender", "recipient", "domain", "state")
-EVERY_STATE = sum(1 << number for number in STATE_NAMES)
 
-Glob = re.Pattern[str]
+T = TypeVar("T")
+Pattern = re.Pattern[str]
+Compare = Callable[[float, float], bool]
+_COMPARE: dict[str, Compare] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
+_EQUALITY = ("=", "!=")
+_MATCH = ("~", "!~")
+_TEXTS = ("sender", "recipient", "domain", "site")
+_NUMBERS: dict[str, Callable[[str], float]] = {
+    "attempts": lambda text: _whole(text),
+    "age": lambda text: seconds(_number(text)),
+    "next": lambda text: seconds(_number(text)),
+    "size": lambda text: octets(_number(text)),
+}
+KEYS = ("id", "state", *_TEXTS, "reply", *_NUMBERS)
+_TOKEN = re.compile(r'\s*([()]|(?:[^\s()"]|"(?:[^"\\]|\\.)*")+)')
+_TERM = re.compile(r"([a-z]+)(!=|!~|>=|<=|=|~|>|<)(.*)", re.DOTALL)
+_JOINTS = ("and", "or", "not", "(", ")")
+_DEEPEST = 50  # levels of brackets and nots
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """A choice of deliveries. None and empty mean: any."""
+class Everything:
+    """All deliveries."""
 
-    ids: frozenset[MessageId] | None = None
-    states: int = EVERY_STATE
-    ambiguous: bool = False  # only what is marked
-    domains: tuple[Glob, ...] = ()
-    senders: tuple[Glob, ...] = ()
-    recipients: tuple[Glob, ...] = ()
 
-    @property
-    def everything(self) -> bool:
-        return self == Filter()
+@dataclass(frozen=True, slots=True)
+class Is:
+    """The delivery's id or state is this one."""
 
-    @property
-    def needs_envelope(self) -> bool:
-        """Whether the spool must be asked."""
-        return bool(self.senders or self.recipients)
+    key: str
+    value: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The text matches."""
+
+    key: str
+    pattern: Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Compares:
+    """The number stands so to the value: octets, seconds, or times."""
+
+    key: str
+    compare: Compare
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    inner: Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """All of them hold."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One of them holds."""
+
+    parts: tuple[Filter, ...]
+
+
+Filter = Everything | Is | Matches | Compares | Not | Both | Either
 
 
 def parse_filter(words: Sequence[str]) -> Filter:
-    """Read filter words; ValueError says which one is wrong and what would be right."""
-    if not words:
-        raise ValueError("no filter given: say `all`, or words such as id=… sender=… recipient=… domain=… state=…")
-    globs: dict[str, list[Glob]] = {"domain": [], "sender": [], "recipient": []}
-    ids: frozenset[MessageId] | None = None
-    states = EVERY_STATE
-    ambiguous = False
-    for word in words:
-        if word == "all":
-            continue
-        name, equals, value = word.partition("=")
-        if not equals or name not in _KEYS:
-            raise ValueError(_unknown(word, name))
-        if name == "id":
-            one = frozenset({parse_id(value)})
-            ids = one if ids is None else ids & one
-        elif name == "state":
-            ambiguous = ambiguous or value == AMBIGUOUS
-            states &= 1 << _state(value)
-        else:
-            globs[name].append(re.compile(translate(value), re.IGNORECASE))
-    return Filter(ids, states, ambiguous, *(tuple(globs[name]) for name in ("domain", "sender", "recipient")))
+    """Read what was typed, in one word or several; ValueError says what is wrong and what would be right."""
+    tokens = [token for word in words for token in _tokens(word)]
+    if not tokens:
+        raise ValueError("no filter given: say `all`, or words such as state=… domain=… age>1h")
+    reader = _Reader(tokens)
+    found = reader.alternatives(0)
+    if reader.here is not None:
+        raise ValueError(f"{reader.here!r} has no opening bracket before it")
+    return found
 
 
-def _state(value: str) -> int:
-    if value == AMBIGUOUS:
-        return _arena.DEFERRED
+class _Reader:
+    """Recursive descent over the tokens."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self._tokens = tokens
+        self._at = 0
+
+    @property
+    def here(self) -> str | None:
+        return self._tokens[self._at] if self._at < len(self._tokens) else None
+
+    def alternatives(self, depth: int) -> Filter:
+        parts = [self._conjunction(depth)]
+        while self.here == "or":
+            self._at += 1
+            parts.append(self._conjunction(depth))
+        return parts[0] if len(parts) == 1 else Either(tuple(parts))
+
+    def _conjunction(self, depth: int) -> Filter:
+        parts = [self._factor(depth)]
+        while self.here not in (None, "or", ")"):
+            if self.here == "and":
+                self._at += 1
+            parts.append(self._factor(depth))
+        parts = [part for part in parts if part != Everything()] or [Everything()]
+        return parts[0] if len(parts) == 1 else Both(tuple(parts))
+
+    def _factor(self, depth: int) -> Filter:
+        if depth > _DEEPEST:
+            raise ValueError(f"more than {_DEEPEST} brackets and nots in one another")
+        token = self.here
+        if token is None or token in ("and", "or", ")"):
+            before = f" behind {self._tokens[self._at - 1]!r}" if self._at else ""
+            raise ValueError(f"a filter word is missing{before}")
+        self._at += 1
+        if token == "not":
+            return Not(self._factor(depth + 1))
+        if token == "(":
+            inner = self.alternatives(depth + 1)
+            if self.here != ")":
+                raise ValueError("a closing bracket is missing")
+            self._at += 1
+            return inner
+        return _term(token)
+
+
+def _tokens(word: str) -> list[str]:
+    found: list[str] = []
+    at = 0
+    while word[at:].strip():
+        match = _TOKEN.match(word, at)
+        if match is None:
+            raise ValueError(f"{word[at:].strip()!r}: a closing quote is missing")
+        found.append(match[1])
+        at = match.end()
+    return found
+
+
+def _term(token: str) -> Filter:
+    if token == "all":
+        return Everything()
+    match = _TERM.fullmatch(token)
+    if match is None or match[1] not in KEYS:
+        raise ValueError(_unknown(token, match[1] if match is not None else token))
+    key, sign, text = match[1], match[2], _unquoted(match[3])
     try:
-        return STATES[value]
-    except KeyError:
-        raise ValueError(f"state={value}: states are {', '.join((*STATES, AMBIGUOUS))}") from None
+        if key in _NUMBERS:
+            return Compares(key, _allowed(key, sign, _COMPARE), _NUMBERS[key](text))
+        if key == "reply":
+            found: Filter = Matches(key, _expression(text))
+            return found if _allowed(key, sign, dict.fromkeys(_MATCH, sign)) == "~" else Not(found)
+        _allowed(key, sign, dict.fromkeys(_EQUALITY, sign))
+        if key in _TEXTS:
+            found = Matches(key, re.compile(r"\A" + translate(text), re.IGNORECASE))
+        else:
+            found = Is(key, parse_id(text) if key == "id" else _state(text))
+    except ValueError as error:
+        raise ValueError(f"{token}: {error}") from None
+    return found if sign == "=" else Not(found)
 
 
-def _unknown(word: str, name: str) -> str:
-    near = difflib.get_close_matches(name, (*_KEYS, "all"), 1)
+def _allowed(key: str, sign: str, signs: dict[str, T]) -> T:
+    if sign not in signs:
+        raise ValueError(f"{key} is compared by {' '.join(signs)}")
+    return signs[sign]
+
+
+def _unquoted(text: str) -> str:
+    """Quotes may stand around any part of a value; a backslash in them only before a quote or a backslash counts."""
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda quoted: re.sub(r'\\(["\\])', r"\1", quoted[1]), text)
+
+
+def _expression(text: str) -> Pattern:
+    try:
+        return re.compile(text, re.IGNORECASE)
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+def _whole(text: str) -> float:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError(f"{text!r} is no whole number")
+    return float(text)
+
+
+def _number(text: str) -> str | int:
+    """Without a unit: seconds, or octets."""
+    return int(text) if re.fullmatch("[0-9]{1,15}", text) else text
+
+
+def _state(text: str) -> str:
+    if text not in (*STATES, AMBIGUOUS):
+        raise ValueError(f"states are {', '.join((*STATES, AMBIGUOUS))}")
+    return text
+
+
+def _unknown(token: str, name: str) -> str:
+    near = difflib.get_close_matches(name, (*KEYS, "all", *_JOINTS), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{word!r} is no filter word: use all, {', '.join(k + '=…' for k in _KEYS)}{hint}"
+    return f"{token!r} is no filter word: use all, or one of {', '.join(KEYS)} with a value{hint}"

@@ -360,6 +360,10 @@ class QueueManager:
         pending = self.extras.pending.get(slot)
         return list(pending) if pending is not None else self.members(slot)
 
+    def site_name(self, number: int) -> str:
+        """Nothing for 0: no site yet."""
+        return self.sites.by_number[number].site.name if number else ""
+
     def arrival(self, slot: int) -> float:
         """When the message was accepted, in seconds."""
         return id_time_ms(MessageId(self.arena.id(slot))) / 1000

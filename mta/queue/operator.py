@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
-from mta.queue.filter import AMBIGUOUS, STATE_NAMES, Filter, Glob, parse_filter
+from mta.queue.choice import Choice
+from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.manager import QueueManager
 
 _SLICE = 2000  # slots looked at in one turn of the loop
@@ -34,16 +35,16 @@ class Operator:
 
     async def count(self, words: Sequence[str]) -> int:
         """Messages chosen."""
-        chosen = parse_filter(words)
+        chosen = self._chosen(words)
         if chosen.everything:
             return self._manager.messages
-        if not (chosen.ids is not None or chosen.ambiguous or chosen.needs_envelope or self._manager.extras.doomed):
+        if chosen.indexed and not self._manager.extras.doomed:
             return await self._tally(chosen)
         return len({self._manager.arena.id(slot) async for slot in self._choose(chosen)})
 
-    async def _tally(self, chosen: Filter) -> int:
+    async def _tally(self, chosen: Choice) -> int:
         """By what the index alone can say: some hundredths of a second for a million."""
-        domains = self._domains(chosen)
+        domains = chosen.domains()
         several: set[int] = set()
         count = cursor = 0
         while cursor >= 0:
@@ -52,17 +53,10 @@ class Operator:
             await asyncio.sleep(0)
         return count + len(several)
 
-    def _domains(self, chosen: Filter) -> bytes | None:
-        """An octet for each domain that is known now: whether it is chosen."""
-        if not chosen.domains:
-            return None
-        texts = [domain.decode("ascii", "backslashreplace") for domain in self._manager.domains]
-        return bytes(all(glob.match(text) for glob in chosen.domains) for text in texts)
-
     async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Row]:
         """One row a delivery; `limit` 0 means all."""
         given = 0
-        async for slot in self._choose(parse_filter(words)):
+        async for slot in self._choose(self._chosen(words)):
             yield self._row(slot)
             given += 1
             if given == limit:
@@ -94,20 +88,15 @@ class Operator:
         return await self._act(words, states, "held", self._manager.hold)
 
     async def delete(self, words: Sequence[str]) -> int:
-        """A `recipient=` word takes only these recipients out of a message; one that is active is left alone then."""
-        globs = parse_filter(words).recipients
-        if not globs:
+        """A filter that names recipients takes only these out of a message; one that is active is left alone then."""
+        chosen = self._chosen(words)
+        if not chosen.by_recipient:
             return await self._act(words, tuple(STATE_NAMES), "deleted", self._manager.delete)
         states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
-        return await self._act(words, states, "deleted", lambda slot: self._drop(slot, globs))
+        return await self._act(words, states, "deleted", lambda slot: self._drop(slot, chosen))
 
-    def _drop(self, slot: int, globs: Sequence[Glob]) -> Change | None:
-        envelope = self._envelope(slot)
-        if envelope is None:
-            return None
-        recipients = envelope.recipients
-        chosen = [i for i in self._manager.left(slot) if all(g.match(_text(recipients[i].address)) for g in globs)]
-        return self._manager.drop(slot, chosen)
+    def _drop(self, slot: int, chosen: Choice) -> Change | None:
+        return self._manager.drop(slot, chosen.recipients(slot))
 
     async def _act(
         self, words: Sequence[str], states: Sequence[int], event: str, act: Callable[[int], Change | None]
@@ -117,7 +106,7 @@ class Operator:
         touched: set[int] = set()
         changes: list[Change] = []
         arena = manager.arena
-        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(parse_filter(words))]
+        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(self._chosen(words))]
         for slot, message_id, part in slots:
             if not arena.holds(slot, message_id, part) or arena.state(slot) not in states:
                 continue
@@ -136,48 +125,30 @@ class Operator:
 
     # ---- choosing
 
-    async def _choose(self, chosen: Filter) -> AsyncIterator[int]:
-        arena = self._manager.arena
+    def _chosen(self, words: Sequence[str]) -> Choice:
+        return Choice(parse_filter(words), self._manager)
+
+    async def _choose(self, chosen: Choice) -> AsyncIterator[int]:
+        manager, arena = self._manager, self._manager.arena
         if chosen.ids is not None:
-            for message_id in chosen.ids:
-                for slot in arena.find(message_id):
-                    if self._matches(slot, chosen):
-                        yield slot
+            slots = [slot for message_id in sorted(chosen.ids) for slot in arena.find(message_id)]
+            for slot in self._taken(chosen, slots):
+                yield slot
             return
-        if chosen.ambiguous:
-            for slot in sorted(self._manager.extras.ambiguous):
-                if self._matches(slot, chosen):
-                    yield slot
+        if chosen.only_ambiguous:
+            for slot in self._taken(chosen, sorted(manager.extras.ambiguous)):
+                yield slot
             return
-        cursor, domains = 0, self._domains(chosen)
+        cursor, domains = 0, chosen.domains()
         while cursor >= 0:
             slots, cursor = arena.scan(cursor, _SLICE, chosen.states, domains)
-            for slot in slots:
-                if self._matches(slot, chosen):
-                    yield slot
+            for slot in self._taken(chosen, slots):
+                yield slot
             await asyncio.sleep(0)
 
-    def _matches(self, slot: int, chosen: Filter) -> bool:
-        manager = self._manager
-        if chosen.ambiguous and slot not in manager.extras.ambiguous:
-            return False
-        if slot in manager.extras.doomed or not chosen.states >> manager.arena.state(slot) & 1:
-            return False
-        if chosen.domains:
-            domain = manager.domains[manager.arena.domain(slot)].decode("ascii", "backslashreplace")
-            if not all(glob.match(domain) for glob in chosen.domains):
-                return False
-        return not chosen.needs_envelope or self._envelope_matches(slot, chosen)
-
-    def _envelope_matches(self, slot: int, chosen: Filter) -> bool:
-        envelope = self._envelope(slot)
-        if envelope is None:
-            return False
-        sender = _text(envelope.sender)
-        recipients = [_text(envelope.recipients[i].address) for i in self._manager.left(slot)]
-        return all(glob.match(sender) for glob in chosen.senders) and all(
-            any(glob.match(r) for r in recipients) for glob in chosen.recipients
-        )
+    def _taken(self, chosen: Choice, slots: Iterable[int]) -> Iterator[int]:
+        doomed = self._manager.extras.doomed
+        return (slot for slot in slots if slot not in doomed and chosen.takes(slot))
 
     # ---- rows
 
@@ -240,9 +211,4 @@ class Operator:
         return round(manager.seconds(manager.arena.due(slot)), 3)
 
     def _site(self, slot: int) -> str:
-        number = self._manager.arena.site(slot)
-        return self._manager.sites.by_number[number].site.name if number else ""
-
-
-def _text(address: bytes) -> str:
-    return address.decode("utf-8", "backslashreplace")
+        return self._manager.site_name(self._manager.arena.site(slot))

@@ -77,7 +77,9 @@ class FakeStore:
         return self.envelopes[ref]
 
     def read(self, ref: int) -> Stored:
-        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 0)
+        if ref not in self.envelopes:
+            raise StoreError("damaged")
+        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 20)
 
     def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
         return ()

@@ -1,4 +1,4 @@
-"""Filters, retries, routing, outcomes, reasons: functions of their arguments."""
+"""Retries, routing, outcomes, reasons: functions of their arguments."""
 
 import pytest
 from hypothesis import given
@@ -6,43 +6,12 @@ from hypothesis import strategies as st
 
 from mta.config.settings import Domain, NextHop, Retry, Route, Seconds
 from mta.model import Hop, LookupFailure, Outcome, Reply, Status
-from mta.queue import _arena
-from mta.queue.filter import EVERY_STATE, parse_filter
 from mta.queue.outcome import FailedGroup, judge
 from mta.queue.reasons import Reasons
 from mta.queue.retry import is_expired, wait_after
 from mta.queue.routing import Lookup, Router
 
 OK, LATER, NO = Reply(250, "2.0.0", "ok"), Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
-
-
-def test_filter_words() -> None:
-    assert parse_filter(["all"]).everything
-    chosen = parse_filter(["state=deferred", "domain=*.Example", "sender=", "recipient=a@*"])
-    assert chosen.states == 1 << _arena.DEFERRED
-    assert chosen.domains[0].match("mail.EXAMPLE")
-    assert not chosen.domains[0].match("example")
-    assert chosen.senders[0].match("")
-    assert not chosen.senders[0].match("x@y")
-    assert chosen.needs_envelope
-    assert parse_filter(["id=1AHHN4AQ0C00"]).ids == parse_filter(["id=1ahhn4aqoc00"]).ids
-    assert parse_filter(["id=1AHHN4AQ0C00", "id=1AHHN4AQ0C01"]).ids == frozenset()
-    assert parse_filter(["all"]).states == EVERY_STATE
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        ([], "no filter given"),
-        (["everything"], "'everything' is no filter word"),
-        (["sendr=x"], "did you mean 'sender'"),
-        (["state=waiting"], "states are ready, active, deferred, held, resolving"),
-        (["id=12"], "is not a message id"),
-    ],
-)
-def test_wrong_words_are_told(words: list[str], text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        parse_filter(words)
 
 
 RETRY = Retry(first=Seconds(60.0), factor=2.0, cap=Seconds(600.0), jitter=0.1, expiry=Seconds(3600.0))

@@ -56,6 +56,7 @@ format: build
 
 fuzz: build
 	$(BIN)/python -m tests.fuzz.server_session --inputs $(FUZZ_INPUTS)
+	$(BIN)/python -m tests.fuzz.sasl --inputs $(FUZZ_INPUTS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

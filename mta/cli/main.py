@@ -104,21 +104,25 @@ def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParse
     actions = queue.add_subparsers(dest="action", required=True, metavar="ACTION")
     texts = {
         "list": "one line a delivery",
-        "show": "all about messages, by id",
+        "show": "all about messages, by id or filter",
+        "explain": "why messages are still here, and what happens next, in one sentence each; by id or filter",
         "count": "how many messages",
         "retry": "try now what waits for a time",
         "delete": "take out of the queue, without a notice to the sender",
+        "expire": "give up: return to the sender now",
         "hold": "keep until released",
         "release": "let held mail go",
     }
     for name, text in texts.items():
         action = actions.add_parser(name, help=text, description=text, parents=[common], epilog=f"filters: {_FILTERS}")
         needs_words = name not in ("list", "count")
-        action.add_argument("words", nargs="+" if needs_words else "*", metavar="ID" if name == "show" else "FILTER")
+        action.add_argument(
+            "words", nargs="+" if needs_words else "*", metavar="ID" if name in ("show", "explain") else "FILTER"
+        )
         action.add_argument("--json", action="store_true", help="for programs")
         if name == "list":
             action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many lines")
-        if name in ("retry", "delete", "hold", "release"):
+        if name in ("retry", "delete", "expire", "hold", "release"):
             action.add_argument("--yes", action="store_true", help="do not ask")
 
 

@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mta.cli.common import NOTHING, connect
 from mta.control.client import Client
 
-_ASK_ABOVE = 100  # messages that one command may delete or hold without a question
+Row = dict[str, object]
+
+_ASK_ABOVE = 100  # messages that one command may delete, return or hold without a question
 _HEAD = f"{'ID':12}  {'STATE':9}  {'AGE':>6}  {'SIZE':>8}  {'ATTEMPTS':>8}  {'NEXT':>6}  SENDER -> RECIPIENTS"
 
 
@@ -19,8 +21,9 @@ def run(arguments: argparse.Namespace) -> int:
     with connect(arguments.config) as client:
         if arguments.action == "list":
             return _list(client, arguments.words or ["all"], arguments.limit, as_json=arguments.json)
-        if arguments.action == "show":
-            return _show(client, arguments.words, as_json=arguments.json)
+        if arguments.action in ("show", "explain"):
+            described = _described if arguments.action == "show" else _explained
+            return _tell(client, f"queue.{arguments.action}", arguments.words, None if arguments.json else described)
         return _act(client, arguments)
 
 
@@ -39,7 +42,7 @@ def _list(client: Client, words: Sequence[str], limit: int, *, as_json: bool) ->
     return 0
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: Row) -> str:
     recipients = row["recipients"]
     assert isinstance(recipients, list)
     shown = ", ".join(recipients[:3]) + (f" and {len(recipients) - 3} more" if len(recipients) > 3 else "")
@@ -49,7 +52,8 @@ def _line(row: dict[str, object]) -> str:
     )
 
 
-def _show(client: Client, words: Sequence[str], *, as_json: bool) -> int:
+def _tell(client: Client, verb: str, words: Sequence[str], described: Callable[[Row], str] | None) -> int:
+    """What the server knows of some messages; without `described` as JSON."""
     code = 0
     if not all(map(_may_be_id, words)):
         # A filter: the ids of what it chooses, each once. A bare id is the filter id=.
@@ -57,12 +61,12 @@ def _show(client: Client, words: Sequence[str], *, as_json: bool) -> int:
         words = list(dict.fromkeys(str(row["id"]) for row in client.rows("queue.list", filter=chosen)))
         code = 0 if words else NOTHING
     for word in words:
-        rows = list(client.rows("queue.show", id=word))
+        rows = list(client.rows(verb, id=word))
         if not rows:
             print(f"mta: no message {word} in the queue: it was delivered, bounced or deleted", file=sys.stderr)
             code = NOTHING
         for row in rows:
-            print(json.dumps(row) if as_json else _described(row))
+            print(json.dumps(row) if described is None else described(row))
     return code
 
 
@@ -70,7 +74,7 @@ def _may_be_id(word: str) -> bool:
     return word.isalnum() and word not in ("all", "and", "or", "not")
 
 
-def _described(row: dict[str, object]) -> str:
+def _described(row: Row) -> str:
     lines = [
         f"{row['id']}  from <{row['sender']}>, {row['size']} octets, in the queue for {_span(row['age'])}",
     ]
@@ -93,9 +97,17 @@ def _described(row: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
+def _explained(row: Row) -> str:
+    parts = row["parts"]
+    assert isinstance(parts, list)
+    if len(parts) == 1:
+        return f"{row['id']}  {parts[0]['why']}"
+    return "\n".join([f"{row['id']}", *(f"  {part['domain']}: {part['why']}" for part in parts)])
+
+
 def _act(client: Client, arguments: argparse.Namespace) -> int:
     words = arguments.words or ["all"]
-    if arguments.action in ("delete", "hold") and not arguments.yes and sys.stdin.isatty():
+    if arguments.action in ("delete", "expire", "hold") and not arguments.yes and sys.stdin.isatty():
         messages = client.call("queue.count", filter=words)["messages"]
         assert isinstance(messages, int)
         if messages > _ASK_ABOVE and not _agrees(f"{arguments.action} {messages} messages?"):

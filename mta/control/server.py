@@ -41,7 +41,9 @@ class Operator(Protocol):
     async def count(self, words: Sequence[str]) -> int: ...
     def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
     async def show(self, text: str) -> Json | None: ...
+    async def explain(self, text: str) -> Json | None: ...
     async def retry(self, words: Sequence[str]) -> int: ...
+    async def expire(self, words: Sequence[str]) -> int: ...
     async def delete(self, words: Sequence[str]) -> int: ...
     async def hold(self, words: Sequence[str]) -> int: ...
     async def release(self, words: Sequence[str]) -> int: ...
@@ -180,11 +182,16 @@ async def _list(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
     yield {"end": {"rows": rows}}
 
 
-async def _show(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
-    row = await operator.show(str(arguments.get("id", "")))
-    if row is not None:
-        yield {"row": row}
-    yield {"end": {"rows": 0 if row is None else 1}}
+def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]]) -> Verb:
+    """A verb that takes an id and tells of this message, if it is there."""
+
+    async def verb(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
+        row = await look(operator)(str(arguments.get("id", "")))
+        if row is not None:
+            yield {"row": row}
+        yield {"end": {"rows": 0 if row is None else 1}}
+
+    return verb
 
 
 def _on_messages(act: Callable[[Operator], Callable[[Sequence[str]], Awaitable[int]]]) -> Verb:
@@ -199,10 +206,12 @@ def _on_messages(act: Callable[[Operator], Callable[[Sequence[str]], Awaitable[i
 _VERBS: dict[str, Verb] = {
     "status": _status,
     "queue.list": _list,
-    "queue.show": _show,
+    "queue.show": _on_one(lambda operator: operator.show),
+    "queue.explain": _on_one(lambda operator: operator.explain),
     "queue.count": _on_messages(lambda operator: operator.count),
     "queue.retry": _on_messages(lambda operator: operator.retry),
     "queue.delete": _on_messages(lambda operator: operator.delete),
+    "queue.expire": _on_messages(lambda operator: operator.expire),
     "queue.hold": _on_messages(lambda operator: operator.hold),
     "queue.release": _on_messages(lambda operator: operator.release),
 }

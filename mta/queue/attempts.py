@@ -72,6 +72,17 @@ class Attempts:
         self._open = False
         self._beginning = False
         self._not_before = 0.0
+        self._trouble = ""
+
+    @property
+    def opened(self) -> bool:
+        """Jobs may be given out: the queue is recovered, and does not stop."""
+        return self._open
+
+    @property
+    def trouble(self) -> str:
+        """Why no attempt begins at present, in the store's words; "" when they do."""
+        return self._trouble if self._not_before > time.time() else ""
 
     # ---- out
 
@@ -122,6 +133,7 @@ class Attempts:
         self._beginning = False
         if error is not None:
             self._not_before = time.time() + _AFTER_FAILURE
+            self._trouble = str(error)
         if error is None and self._open:
             self._give(batches)
         else:

@@ -17,7 +17,6 @@ from mta.queue import _arena
 from mta.queue.filter import (
     AMBIGUOUS,
     STATE_NAMES,
-    STATES,
     Both,
     Compares,
     Either,
@@ -218,8 +217,8 @@ def _states(chosen: Filter) -> int:
     """A bit for each state in which a chosen delivery may be."""
     match chosen:
         case Is("state", value):
-            wanted = _arena.DEFERRED if value == AMBIGUOUS else STATES[str(value)]
-            return sum(1 << n for n, name in STATE_NAMES.items() if name == STATE_NAMES[wanted])
+            wanted = "deferred" if value == AMBIGUOUS else value
+            return sum(1 << number for number, name in STATE_NAMES.items() if name == wanted)
         case Not(Is("state", value)) if value != AMBIGUOUS:
             return EVERY_STATE & ~_states(Is("state", value))
         case Both(parts):

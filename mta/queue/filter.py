@@ -28,21 +28,22 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from mta.config.values import octets, seconds
 from mta.model import parse_id
 from mta.queue import _arena
+from mta.queue.explain import State
 
-STATES = {
+STATES: dict[State, int] = {
     "ready": _arena.READY,
     "active": _arena.ACTIVE,
     "deferred": _arena.DEFERRED,
     "held": _arena.HELD,
     "resolving": _arena.RESOLVING,
 }
-AMBIGUOUS = "ambiguous"  # deferred, and marked: an attempt may have delivered it
-STATE_NAMES = {number: name for name, number in STATES.items()} | {_arena.IDLE: "ready"}
+AMBIGUOUS: Final = "ambiguous"  # deferred, and marked: an attempt may have delivered it
+STATE_NAMES: dict[int, State] = {number: name for name, number in STATES.items()} | {_arena.IDLE: "ready"}
 
 T = TypeVar("T")
 Pattern = re.Pattern[str]

@@ -31,6 +31,7 @@ from mta.model import (
     Position,
     Queued,
     Ref,
+    Reply,
     Resolver,
     Result,
     Results,
@@ -422,6 +423,14 @@ class QueueManager:
         change = self.change(slot, "waiting")
         self.places.route(slot, afresh=True)
         return change
+
+    def give_up(self, slot: int) -> None:
+        """Return a delivery that is not active to its sender, whatever time it has left."""
+        self.arena.detach(slot)
+        self.extras.ambiguous.discard(slot)
+        last = self.reasons.text(self.arena.why(slot))
+        reply = Reply(0, "", last or "it was not tried yet")
+        self._notify(self, slot, judge(deferred=reply).expired("given up by the postmaster"))
 
     def delete(self, slot: int) -> Change:
         """Take a delivery out of the queue without a notice; an active one ends when its attempt does.

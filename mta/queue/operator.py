@@ -15,6 +15,7 @@ from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
 from mta.queue.choice import Choice
+from mta.queue.explain import Facts, State, explain
 from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.manager import QueueManager
 
@@ -73,6 +74,14 @@ class Operator:
         row["parts"] = [self._part(slot) for slot in slots]
         return row
 
+    async def explain(self, text: str) -> Row | None:
+        """Why each part of a message is where it is."""
+        slots = self._manager.arena.find(parse_id(text))
+        if not slots:
+            return None
+        slots.sort(key=self._manager.arena.part)
+        return {"id": id_text(parse_id(text)), "parts": [self._explained(slot) for slot in slots]}
+
     # ---- acting
 
     async def retry(self, words: Sequence[str]) -> int:
@@ -82,6 +91,11 @@ class Operator:
     async def release(self, words: Sequence[str]) -> int:
         """Let held mail go its way."""
         return await self._act(words, (_arena.HELD,), "released", self._manager.retry_now)
+
+    async def expire(self, words: Sequence[str]) -> int:
+        """Give up what is not active: it goes back to its sender, now."""
+        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
+        return await self._act(words, states, "expired", self._manager.give_up)
 
     async def hold(self, words: Sequence[str]) -> int:
         states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.ACTIVE)
@@ -198,7 +212,30 @@ class Operator:
             ],
         }
 
-    def _state(self, slot: int) -> str:
+    def _explained(self, slot: int) -> Row:
+        manager, arena = self._manager, self._manager.arena
+        queue = manager.sites.by_number[arena.site(slot)]
+        now = time.time()
+        facts = Facts(
+            id=id_text(arena.id(slot)),
+            state=self._state(slot),
+            domain=printable(manager.domains[arena.domain(slot)]),
+            site=self._site(slot),
+            kind=queue.site.kind,
+            attempts=arena.attempts(slot),
+            reason=printable(manager.reasons.text(arena.why(slot))),
+            wait=(self._next(slot) or now) - now,
+            expiry=manager.arrival(slot) + manager.retry.expiry - now,
+            ready_here=arena.length(queue.ready),
+            in_hand=sum(queue.in_flight.values()),
+            window=queue.window,
+            couriers=len(manager.couriers.alive),
+            recovered=manager.attempts.opened,
+            trouble=manager.attempts.trouble,
+        )
+        return {"domain": facts.domain, "state": facts.state, "why": explain(facts)}
+
+    def _state(self, slot: int) -> State:
         if slot in self._manager.extras.ambiguous:
             return AMBIGUOUS
         return STATE_NAMES[self._manager.arena.state(slot)]

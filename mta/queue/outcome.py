@@ -39,9 +39,9 @@ class Verdict:
     def deferred(self) -> bool:
         return self.waiting is not None
 
-    def expired(self) -> Verdict:
+    def expired(self, cause: str = "not delivered in the time allowed") -> Verdict:
         """The same when there is no more time: what would wait has failed."""
-        text = f"not delivered in the time allowed; the last answer was: {self.reply}"
+        text = f"{cause}; the last answer was: {self.reply}"
         group = FailedGroup(self.waiting or (), Reply(0, "5.4.7", text), self.hop)
         return replace(self, waiting=None, failures=(*self.failures, group), reply=group.reply)
 

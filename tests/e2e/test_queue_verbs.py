@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit.server import Server
 from tests.kit.sink import Sink
+from tests.kit.waiting import wait_for
 
 TEXT = b"Subject: x\r\n\r\nhello\r\n"
 
@@ -124,3 +125,26 @@ def test_a_stopped_server_is_named(tmp_path: Path) -> None:
 
 def _log(server: Server) -> str:
     return server.log.read_text()
+
+
+def test_why_mail_waits(server: Server, ids: dict[str, str]) -> None:
+    busy, head, first, second = server.ctl("queue", "explain", ids["busy"], ids["b"]).splitlines()
+    assert busy.startswith(f"{ids['busy']}  The 1st attempt at ")
+    assert " ended with: 450 4.2.0 mailbox busy; the next attempt is in " in busy
+    assert head == ids["b"]
+    assert first.startswith("  b.test: It is held")
+    assert first.endswith(f"the route for this domain is hold:; `mta queue release id={ids['b']}` lets it go.")
+    assert second.startswith("  sub.b.test: It is held")
+    by_filter = server.ctl("queue", "explain", "state=deferred", "reply~busy", "--json")
+    assert json.loads(by_filter)["parts"][0]["state"] == "deferred"
+    missing = server.run("queue", "explain", "1AHHN4AQ0C00")
+    assert (missing.returncode, missing.stdout) == (1, "")
+
+
+def test_expire_returns_mail_to_its_sender(server: Server, ids: dict[str, str]) -> None:
+    both = f"id={ids['busy']} or id={ids['c']}"
+    assert server.ctl("queue", "expire", both, "--yes").strip() == "2 messages"
+    wait_for(lambda: server.count(both) == 0)
+    notices = server.rows("sender=")
+    assert sorted(row["recipients"] for row in notices) == [["carl@there.test"]] * 2
+    assert server.count(f"id={ids['a']}") == 1

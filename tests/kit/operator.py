@@ -73,6 +73,13 @@ class FakeOperator:
         self._note("show", [text])
         return next((r for r in self.rows if r["id"] == text), None)
 
+    async def explain(self, text: str) -> Json | None:
+        self._note("explain", [text])
+        return next(({"id": text, "parts": [{"why": "It waits."}]} for r in self.rows if r["id"] == text), None)
+
+    async def expire(self, words: Sequence[str]) -> int:
+        return self._note("expire", words)
+
     async def retry(self, words: Sequence[str]) -> int:
         return self._note("retry", words)
 

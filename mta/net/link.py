@@ -100,7 +100,9 @@ class Link:
                 packet = self._sock.recv(MAX_PACKET)
             except (BlockingIOError, InterruptedError):
                 break
-            if not packet:  # the supervisor closed the pair: the server is stopping
+            except ConnectionResetError:  # closed with something unread in it
+                packet = b""
+            if not packet:  # the supervisor closed the pair or died: the server is stopping
                 self._loop.remove_reader(self._sock.fileno())
                 break
             self._receive(self._decode(packet))

@@ -86,3 +86,22 @@ def test_records_sent_while_nobody_was_there_wait_for_the_successor() -> None:
         return got
 
     assert asyncio.run(scenario()) == [Position(1, 5)]
+
+
+def test_the_end_of_a_peer_with_unread_packets_is_an_end_like_any_other() -> None:
+    """Both ends close when the supervisor dies; what the other side had not read makes the kernel say "reset"."""
+
+    async def scenario() -> list[dict[str, object]]:
+        loop = asyncio.get_running_loop()
+        faults: list[dict[str, object]] = []
+        loop.set_exception_handler(lambda _, context: faults.append(context))
+        a, b = socket_pair()
+        drained = asyncio.Event()
+        left = Link(a, loop, lambda _: None, drained.set)
+        assert left.try_send(Position(1, 1))
+        b.close()
+        await asyncio.wait_for(drained.wait(), 5)
+        left.close(), a.close()
+        return faults
+
+    assert not asyncio.run(scenario())

@@ -26,6 +26,10 @@ class Account:
     altered: list[str] = field(default_factory=list)
     doubled: int = 0  # copies beyond the first
 
+    @property
+    def sound(self) -> bool:
+        return not self.lost and not self.altered
+
 
 class Ledger:
     """Kept in memory by the one process that sends and receives, which is never killed."""

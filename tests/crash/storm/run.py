@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -192,11 +193,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     plan = Plan(**vars(parser.parse_args()))
     print(f"seed {plan.seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="kill-storm-") as name:
-        result = storm(Path(name), plan)
+    folder = Path(tempfile.mkdtemp(prefix="kill-storm-"))
+    result = storm(folder, plan)
     print(result)
     for problem in result.problems[:50]:
         print(problem)
+    if result.account.sound:
+        shutil.rmtree(folder)
+    else:
+        print(f"log and spool are kept in {folder}")
     return 1 if result.problems else 0
 
 

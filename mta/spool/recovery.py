@@ -17,8 +17,8 @@ What a start may meet, and what it makes of it. Each is told once; nothing is de
     records of an earlier life of a file          their generation is another: they end the segment
     a file that is no segment of its name         to lost+found
     a segment that cannot be read now             left alone, for another start
-    a segment that is gone, its messages in the   they are lost, and told as a number
-    checkpoint
+    a segment that is gone, messages of it in     what the state log has as finished is well; the others are lost,
+    the checkpoint                                and told as a number
     no checkpoint, the state log uncut            all is read from the logs
     no checkpoint, or a damaged one (to           all is read from the logs; what the cut part said is lost, so mail
     lost+found), and a cut state log              that is finished, in a segment that is not, is sent again
@@ -110,7 +110,10 @@ class Recovery:
         self._set_aside_strangers()
         self._keys = [k for k in self._folder.in_use() if k >> 32 != self._state_log or k < before]
         self._bodies = self._body_files()
-        self._replay = Replay(frozenset(self._keys))
+        # Those that the checkpoint knows, too: its messages in a segment that was given up since are finished, which
+        # only the state log says.
+        covered = [key for key, _, _ in self._checkpoint.head.segments] if self._checkpoint is not None else []
+        self._replay = Replay(frozenset((*self._keys, *covered)))
         self._room = memoryview(mmap.mmap(-1, _LARGEST))
         newest = self._survey()
         self._look_for_holes()
@@ -241,7 +244,9 @@ class Recovery:
             if ref_offset(old.ref) >= ends.get(key, 0):
                 self._given.add(old.ref)  # arrived while the checkpoint was written
             if key not in there:
-                gone[key] = gone.get(key, 0) + 1
+                # Began while the checkpoint was written, and gone: only one that was emptied goes so soon.
+                if key in ends and not is_finished(with_changes(old, self._changes(old, old.changes))):
+                    gone[key] = gone.get(key, 0) + 1
             elif (queued := self._renewed(old)) is not None:
                 yield queued
         for key, lost in gone.items():

@@ -392,6 +392,24 @@ def test_a_missing_segment_of_mail_is_told_once(tmp_path: Path) -> None:
     play(scenario)
 
 
+def test_a_segment_that_was_emptied_after_the_checkpoint_is_not_missed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log, _ = await filled(tmp_path)
+        manager = Manager(tmp_path)
+        await manager.store._upkeep.checkpoint()
+        before = set(Folder(tmp_path).in_use(log.log))
+        await manager.finish(list(manager.queue.values())[:-1])
+        await manager.store._upkeep.settle()
+        assert before - set(Folder(tmp_path).in_use(log.log)), "segments are used again"
+        again = Manager(tmp_path)  # as after a kill: the checkpoint still has all of it
+        assert list(again.queue) == list(manager.queue)
+        assert again.store.report.notes == []
+        await again.store.close()
+        await log.writer.close()
+
+    play(scenario)
+
+
 def test_changes_that_contradict_the_logs_harm_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
         log, arrivals = await filled(tmp_path, count=3)

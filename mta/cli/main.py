@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
     _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)
+    _user_parser(_verb(verbs, common, "user", "who may log in: the users file"), common)
     return parser
 
 
@@ -98,6 +99,34 @@ def _spool_parser(spool: argparse.ArgumentParser, common: argparse.ArgumentParse
             action.add_argument(
                 "--repair", action="store_true", help="put in order what can be; the server must not run"
             )
+
+
+def _user_parser(user: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = user.add_subparsers(dest="action", required=True, metavar="ACTION")
+    texts = {
+        "add": "add a user; the password is asked for, or read from standard input",
+        "passwd": "change a password",
+        "alias": "change the addresses that a user may send as besides his name",
+        "delete": "take a user out",
+        "list": "one line a user",
+    }
+    for name, text in texts.items():
+        action = actions.add_parser(name, help=text, description=text, parents=[common])
+        if name == "list":
+            action.add_argument("--json", action="store_true", help="for programs")
+            continue
+        action.add_argument("name", metavar="NAME", help="mostly the user's address")
+        if name in ("add", "passwd"):
+            action.add_argument("--password-file", metavar="FILE", help="its first line is the password")
+        if name == "add":
+            action.add_argument(
+                "--alias", action="append", default=[], metavar="ADDRESS", help="or @DOMAIN; repeatable"
+            )
+        if name == "alias":
+            for option in ("add", "remove"):
+                action.add_argument(
+                    f"--{option}", action="append", default=[], metavar="ADDRESS", help="or @DOMAIN; repeatable"
+                )
 
 
 def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from mta.config import values
+from mta.config import auth, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
-from mta.config.settings import Address, Domain, Listener, Network, NextHop, Octets, Route, Seconds, Settings, Tls
+from mta.config.settings import Address, Auth, Domain, Listener, Network, NextHop, Octets, Route, Seconds, Settings, Tls
 
 T = TypeVar("T")
 _MOST_BY_DEFAULT = 32  # receivers, and couriers; more do not help one disk
@@ -163,6 +163,10 @@ class _Loader:
             return values.pattern(value)
         if key == ("server", "hostname"):
             return values.domain(value)
+        if key[0] == "listener" and "mechanisms" in key:
+            return values.choice(value, auth.MECHANISMS)
+        if key[0] == "auth" and key[-1] == "database":
+            return values.database(value, self._base)
         return _PARSERS[hint](value)
 
     def _unknown(self, key: KeyPath, names: list[str]) -> None:
@@ -178,6 +182,7 @@ class _Loader:
         if listeners == ():
             self.say(("listener",), "there is none: this server would accept nothing; add a [[listener]]")
         self._check_listeners(listeners or (), given.get("tls", Tls()))
+        self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
 
@@ -202,6 +207,11 @@ class _Loader:
                 self.say(("listener", listener, "tls"), f"needs [tls] {name}")
             elif not file.is_file() or not os.access(file, os.R_OK):
                 self._say_once(("tls", name), f"{file} cannot be read")
+
+    def _check_auth(self, auths: Sequence[Auth | None]) -> None:
+        for n, settings in enumerate(auths):
+            for name, text in auth.problems(settings) if settings is not None else ():
+                self.say(("auth", n, name), text)
 
     def _check_domains(self, domains: Sequence[Domain | None]) -> None:
         seen: set[str] = set()
@@ -239,6 +249,12 @@ def _number(value: object) -> float:
     return values.finite(value)
 
 
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} must be true or false")
+    return value
+
+
 _PARSERS: dict[object, Callable[[object], object]] = {
     Seconds: values.seconds,
     Octets: values.octets,
@@ -246,6 +262,7 @@ _PARSERS: dict[object, Callable[[object], object]] = {
     Network: values.network,
     str: _string,
     int: _whole,
+    bool: _truth,
     float: _number,
 }
 

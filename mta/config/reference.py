@@ -28,6 +28,7 @@ _TYPES: dict[object, str] = {
     Path: "path",
     str: "string",
     int: "number",
+    bool: "true or false",
     float: "number",
 }
 
@@ -73,6 +74,8 @@ def _type(hint: Any) -> str:
 
 
 def _default(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if value in ((), None, ""):
         return "none"
     return f'"{value}"' if isinstance(value, str | Path) else f"{value:g}" if isinstance(value, float) else str(value)

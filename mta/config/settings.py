@@ -71,6 +71,12 @@ class Listener:
     address: tuple[Address, ...] = key('One address or a list: "0.0.0.0:25", "[::]:25".')
     role: Literal["mx", "submission"] = key("mx: mail from other servers; submission: mail from own users.", "mx")
     tls: Literal["off", "starttls", "implicit"] = key("How TLS begins, if at all.", "off")
+    mechanisms: tuple[str, ...] = key(
+        "The ways to log in that are offered here; empty: all that [[auth]] can check. A listener of role mx offers"
+        " none.",
+        (),
+    )
+    auth_without_tls: bool = key("Let users log in without TLS: only for a network that nobody listens to.", False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +187,42 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """[[auth]]: where users are looked up, in the order of the file; the first that knows a user decides."""
+
+    type: Literal["file", "dovecot", "sql", "hook", "oauth"] = key("What answers.")
+    path: Path | None = key('"file": the users file (`mta user`). "dovecot": its auth socket for clients.', None)
+    database: str = key('"sql": "sqlite:PATH", or "postgresql://USER@HOST/DATABASE".', "")
+    query: str = key(
+        '"sql": gives a row for each credential or address of the user named :user, in columns called credential'
+        " and address.",
+        "",
+    )
+    hook: str = key('"hook": "module:function", called with name, password and client address.', "")
+    introspection: str = key('"oauth": the URL that tells whether a token is good (RFC 7662).', "")
+    jwks: str = key('"oauth": the URL of the keys that sign tokens; they are then checked here (RFC 9068).', "")
+    issuer: str = key('"oauth": who must have issued a token; empty: anybody whose key is known.', "")
+    audience: str = key('"oauth": whom a token must be meant for.', "")
+    scope: str = key('"oauth": what a token must permit; empty: anything.', "")
+    claim: str = key('"oauth": the field of a token that names the user.', "email")
+    client_id: str = key('"oauth": this server\'s name with the introspection service.', "")
+    client_secret_file: Path | None = key('"oauth": a file with the password that goes with it.', None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """[login]: what guards logins."""
+
+    delay: Seconds = key("A refusal is sent no sooner than this.", Seconds(2.0))
+    user_failures: int = key("Failed logins as one user, after which no more are looked at for a time.", 10, low=1)
+    address_failures: int = key("The same from one IPv4 address or IPv6 /64.", 30, low=1)
+    lockout: Seconds = key("How long it takes until failed logins are forgotten.", Seconds(900.0), low=1.0)
+    threads: int = key("Threads of each receiver that check passwords.", 1, low=1, high=16)
+    waiting: int = key("Logins that may wait for such a thread; more are told to try again later.", 64, low=1)
+    scram_sha_1: bool = key("Offer SCRAM-SHA-1 too, for old clients.", False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole file."""
 
@@ -188,6 +230,8 @@ class Settings:
     listener: tuple[Listener, ...]
     tls: Tls = Tls()
     relay: Relay = Relay()
+    auth: tuple[Auth, ...] = ()
+    login: Login = Login()
     domain: tuple[Domain, ...] = ()
     route: tuple[Route, ...] = ()
     retry: Retry = Retry()

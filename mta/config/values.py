@@ -80,6 +80,12 @@ def path(value: object, base: Path) -> Path:
     return base / text
 
 
+def database(value: object, base: Path) -> str:
+    """ "sqlite:PATH", whose path may be relative, or anything else as it is."""
+    text = _text(value)
+    return f"sqlite:{base / text.removeprefix('sqlite:')}" if text.startswith("sqlite:") else text
+
+
 def domain(value: object) -> str:
     """A domain name, in lower case."""
     text = _text(value).lower()

@@ -75,6 +75,38 @@ BAD = {
         "tls = 'starttls'\n[tls]\nkey = 'mta.toml'\ncertificate = 'none.pem'",
         "8: tls.certificate: none.pem cannot be read",
     ),
+    "mechanism": (
+        "mechanisms = ['PLANE']",
+        "5: listener.mechanisms: 'PLANE' is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, SCRAM-SHA-1,"
+        ' OAUTHBEARER, XOAUTH2, EXTERNAL; did you mean "PLAIN"?',
+    ),
+    "truth": ("auth_without_tls = 'yes'", "5: listener.auth_without_tls: 'yes' must be true or false"),
+    "users file": ("[[auth]]\ntype = 'file'", '5: auth.path: is missing; type "file" needs it'),
+    "key of another type": (
+        "[[auth]]\ntype = 'dovecot'\npath = 'x'\nhook = 'a:b'",
+        '8: auth.hook: means nothing with type "dovecot"',
+    ),
+    "query for everybody": (
+        "[[auth]]\ntype = 'sql'\ndatabase = 'sqlite:x'\nquery = 'SELECT a::user'",
+        "8: auth.query: never asks for :user, so every name would be the same to it",
+    ),
+    "database": (
+        "[[auth]]\ntype = 'sql'\ndatabase = 'x'\nquery = ':user'",
+        '7: auth.database: is no database; write "sqlite:PATH" or "postgresql://USER@HOST/DATABASE"',
+    ),
+    "hook": (
+        "[[auth]]\ntype = 'hook'\nhook = 'os.system'",
+        "7: auth.hook: 'os.system' is no function; write \"module:function\"",
+    ),
+    "no token service": ("[[auth]]\ntype = 'oauth'", "5: auth.jwks: name either introspection or jwks, and not both"),
+    "audience": (
+        "[[auth]]\ntype = 'oauth'\njwks = 'https://x/'",
+        "5: auth.audience: is missing; without it a token meant for another service would be good here",
+    ),
+    "plain token service": (
+        "[[auth]]\ntype = 'oauth'\nintrospection = 'http://x.test/'",
+        "7: auth.introspection: must begin with https:// (http:// is for this machine only)",
+    ),
     "proxy": ("role = 'proxy'", "5: listener.role: the role proxy is not available in this version"),
     "pipe": (
         "[[domain]]\nname = 'a.org'\ndeliver = 'pipe:/bin/true'",

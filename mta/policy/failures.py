@@ -1,0 +1,112 @@
+"""Failed logins, counted per user and per address, in memory that all receivers of a server share.
+
+Made before the first fork, as the counters are. A row is found by a keyed hash of what it counts, in a set of eight;
+in a full set the row that was quiet for longest gives way. Processes write without a lock: two failures at the same
+instant may count as one, which no guesser can make use of.
+
+A count ends `lockout` after the last failure that was added to it. Attempts that are turned away unseen add nothing.
+
+- INVARIANT: whether a user exists makes no difference here: names are counted, not accounts.
+- An address from which a user has logged in is not shut out by what others do with that user's name: else anybody
+  could keep anybody from his mail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import mmap
+import os
+from functools import lru_cache
+from typing import Final
+
+from mta.config.settings import Login
+
+_SETS: Final = 8192
+_WAYS: Final = 8
+_WORDS: Final = 4  # of 64 bits in a row: tag, count, last second, spare
+_KNOWN_FOR = 30 * 86400  # seconds that an address stays known as a user's own
+
+
+class FailureTable:
+    """The shared rows; two megabytes, of which only what is used is ever in memory."""
+
+    def __init__(self) -> None:
+        self._cells = memoryview(mmap.mmap(-1, _SETS * _WAYS * _WORDS * 8)).cast("Q")
+        self._key = os.urandom(16)
+
+    def count(self, name: str, now: int, lifetime: int) -> int:
+        row, found = self._find(name)
+        cells = self._cells
+        return cells[row + 1] if found and cells[row + 2] + lifetime > now else 0
+
+    def add(self, name: str, now: int, lifetime: int) -> None:
+        row, found = self._find(name)
+        cells = self._cells
+        count = cells[row + 1] if found and cells[row + 2] + lifetime > now else 0
+        cells[row] = self._tag(name)
+        cells[row + 1] = count + 1
+        cells[row + 2] = now
+
+    def _tag(self, name: str) -> int:
+        digest = hashlib.blake2s(name.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
+        return int.from_bytes(digest, "little") or 1  # 0 is an empty row
+
+    def _find(self, name: str) -> tuple[int, bool]:
+        """The row of this name, or the one to use for it."""
+        tag = self._tag(name)
+        first = tag % _SETS * _WAYS * _WORDS
+        rows = range(first, first + _WAYS * _WORDS, _WORDS)
+        for row in rows:
+            if self._cells[row] == tag:
+                return row, True
+        return min(rows, key=lambda row: self._cells[row + 2]), False
+
+
+class Guard:
+    """The rules of one server: who is turned away before his password is looked at. `now` counts seconds."""
+
+    def __init__(self, table: FailureTable, login: Login) -> None:
+        self._table = table
+        self._login = login
+        self._lockout = max(1, int(login.lockout))
+
+    def shuts_out(self, user: str, client: str, now: int) -> str:
+        """Why this attempt is not looked at; "" when it is. A user of "" asks about the address alone."""
+        network = network_of(client)
+        count = self._table.count
+        if network and count(f"address {network}", now, self._lockout) >= self._login.address_failures:
+            return f"too many failed logins from {network}"
+        if not user or self._table.count(_pair(user, network), now, _KNOWN_FOR):
+            return ""
+        if count(f"user {user}", now, self._lockout) >= self._login.user_failures:
+            return f"too many failed logins as {user}"
+        return ""
+
+    def failed(self, user: str, client: str, now: int) -> None:
+        network = network_of(client)
+        if network:
+            self._table.add(f"address {network}", now, self._lockout)
+        if user and not self._table.count(_pair(user, network), now, _KNOWN_FOR):
+            self._table.add(f"user {user}", now, self._lockout)
+
+    def succeeded(self, user: str, client: str, now: int) -> None:
+        self._table.add(_pair(user, network_of(client)), now, _KNOWN_FOR)
+
+
+def _pair(user: str, network: str) -> str:
+    return f"known {user} {network}"
+
+
+@lru_cache(4096)
+def network_of(client: str) -> str:
+    """An IPv4 address as it is, an IPv6 one as its /64, which is what one customer has; "" for anything else."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address) >> 64 << 64, 64)))

@@ -11,9 +11,11 @@ aiohttp and PyJWT are an extra (`mta[oauth]`).
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from mta.config.settings import Auth
 from mta.policy.users.accounts import Unavailable
@@ -67,12 +69,10 @@ class Introspection:
         self._http = http
 
     async def owner(self, token: str) -> str | None:
-        import aiohttp
-
         auth = self._auth
-        credentials = aiohttp.BasicAuth(auth.client_id, self._secret) if auth.client_id else None
+        headers = {"Authorization": _basic(auth.client_id, self._secret)} if auth.client_id else {}
         form = {"token": token, "token_type_hint": "access_token"}
-        claims = await self._http.json("POST", auth.introspection, data=form, auth=credentials)
+        claims = await self._http.json("POST", auth.introspection, data=form, headers=headers)
         if claims.get("active") is not True or _is_over(claims.get("exp"), time.time()):
             return None
         if auth.issuer and claims.get("iss") != auth.issuer:
@@ -143,6 +143,11 @@ class SignedTokens:
 def _configuration(auth: Auth) -> str:
     """Where a client may find out how to get a better token (RFC 7628 §3.2.2)."""
     return f"{auth.issuer.rstrip('/')}/.well-known/openid-configuration" if auth.issuer.startswith("https:") else ""
+
+
+def _basic(name: str, secret: str) -> str:
+    """RFC 7617, with both parts encoded as RFC 6749 §2.3.1 asks."""
+    return "Basic " + base64.b64encode(f"{quote(name, safe='')}:{quote(secret, safe='')}".encode()).decode("ascii")
 
 
 def _named(claims: Mapping[str, Any], auth: Auth) -> str | None:

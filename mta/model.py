@@ -406,6 +406,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     path: str  # "" or the file whose octets from `offset` on follow `content`
     offset: int
     size: int  # octets in all
+    checksum: int = 0  # crc32c of the octets in the file; 0: not known
     parts: tuple[tuple[int, ...], ...] = ()  # members of each part, where a message has many; else to be computed
 
 
@@ -417,6 +418,9 @@ class Reader(Protocol):
 
     def envelope(self, ref: Ref) -> Envelope:
         """The envelope alone."""
+
+    def verify(self, stored: Stored) -> None:
+        """StoreError unless a large text, if there is one, is as it was accepted. Reads all of it."""
 
 
 class Store(Intake, Reader, Protocol):

@@ -25,8 +25,11 @@ class Work:
         self.stored: Stored | None = None
 
     def open(self, reader: Reader) -> Stored:
-        """Read envelope and text; StoreError when they are gone."""
-        stored = self.stored = reader.read(Ref(self.job.ref))
+        """Read envelope and text; StoreError when they are gone or damaged."""
+        stored = reader.read(Ref(self.job.ref))
+        if stored.path:
+            reader.verify(stored)  # before its first octet is on the wire: later there is no way back
+        self.stored = stored
         self._know(stored.envelope, stored.parts)
         return stored
 

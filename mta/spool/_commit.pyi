@@ -37,11 +37,15 @@ class Committer:
         id: int,
         time_ms: int,
         large: int,
+        checksum: int,
         envelope: bytes,
         head: bytes,
         body: bytes,
     ) -> int:
-        """The same for a MESSAGE: its head, then envelope and text. `large`: octets in the body file."""
+        """The same for a MESSAGE: its head, then envelope and text.
+
+        `large`, `checksum`: octets in the body file, and their crc32c.
+        """
     def kick(self) -> None:
         """Let the thread write what was appended."""
     def collect(self) -> list[tuple[int, int, int, int, int]]:
@@ -68,9 +72,9 @@ def scan(data: Buffer, generation: int, offset: int, base: int = 0) -> tuple[lis
 def find(data: Buffer, generation: int, offset: int) -> int:
     """Where the next valid record of a generation begins, at or behind data[offset:]; -1 where none does."""
 
-def read_message(fd: int, offset: int, generation: int, room: int) -> tuple[int, int, int, bytes, bytes]:
+def read_message(fd: int, offset: int, generation: int, room: int) -> tuple[int, int, int, int, bytes, bytes]:
     """The message of the record at `offset` of a segment with `room` octets.
 
-    Returns (flags, id, octets in the body file, envelope, text). OSError from the disk; ValueError with the fault where
-    there is no undamaged message of this generation.
+    Returns (flags, id, octets in the body file, their crc32c, envelope, text). OSError from the disk; ValueError with
+    the fault where there is no undamaged message of this generation.
     """

@@ -284,13 +284,17 @@ cdef class Committer:
         return self.put(fd, segment, offset, kind, flags, generation, id, time_ms, NULL, 0, parts)
 
     def append_message(self, int fd, uint64_t segment, int64_t offset, uint8_t flags, uint64_t generation,
-                       uint64_t id, uint64_t time_ms, uint64_t large, bytes envelope not None, bytes head not None,
-                       bytes body not None):
-        """The same for a MESSAGE: its head, then envelope and text. `large`: octets in the body file."""
+                       uint64_t id, uint64_t time_ms, uint64_t large, uint32_t checksum,
+                       bytes envelope not None, bytes head not None, bytes body not None):
+        """The same for a MESSAGE: its head, then envelope and text.
+
+        `large`, `checksum`: octets in the body file, and their crc32c.
+        """
         cdef uint8_t lengths[MESSAGE_HEAD]
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(envelope)
         memset(lengths, 0, MESSAGE_HEAD)
         memcpy(lengths, &size, 4)
+        memcpy(lengths + 4, &checksum, 4)
         memcpy(lengths + 8, &large, 8)
         return self.put(
             fd, segment, offset, MESSAGE, flags, generation, id, time_ms, lengths, MESSAGE_HEAD, (envelope, head, body)
@@ -535,15 +539,15 @@ cdef ssize_t read_whole(int fd, char *data, size_t n, int64_t offset) noexcept n
 def read_message(int fd, int64_t offset, uint64_t generation, int64_t room):
     """The message of the record at `offset` of a segment with `room` octets.
 
-    Returns (flags, id, octets in the body file, envelope, text). OSError from the disk; ValueError with the fault where
-    there is no undamaged message of this generation.
+    Returns (flags, id, octets in the body file, their crc32c, envelope, text). OSError from the disk; ValueError with
+    the fault where there is no undamaged message of this generation.
     """
     cdef char first[FIRST_READ]
     cdef char *data = first
     cdef ssize_t got, rest
     cdef size_t end
     cdef Record header
-    cdef uint32_t crc, size
+    cdef uint32_t crc, size, checksum
     cdef uint64_t large
     if offset < 0 or offset > room:
         raise ValueError("ends behind its segment")
@@ -575,6 +579,7 @@ def read_message(int fd, int64_t offset, uint64_t generation, int64_t room):
         if header.length < MESSAGE_HEAD:
             raise ValueError("is of another version: it has no envelope")
         memcpy(&size, data + HEADER, 4)
+        memcpy(&checksum, data + HEADER + 4, 4)
         memcpy(&large, data + HEADER + 8, 8)
         if size > header.length - MESSAGE_HEAD:
             raise ValueError("is of another version: its envelope ends behind it")
@@ -582,6 +587,7 @@ def read_message(int fd, int64_t offset, uint64_t generation, int64_t room):
             header.flags,
             header.id,
             large,
+            checksum,
             PyBytes_FromStringAndSize(data + HEADER + MESSAGE_HEAD, size),
             PyBytes_FromStringAndSize(data + HEADER + MESSAGE_HEAD + size, header.length - MESSAGE_HEAD - size),
         )

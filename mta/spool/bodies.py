@@ -1,5 +1,7 @@
 """Large texts in files of their own, written while they arrive.
 
+The record that names a text keeps its checksum, which `verify` compares before any of it is given out.
+
 INVARIANT: `finish`, which syncs the file and its directory, succeeds before the record that names it is appended.
 """
 
@@ -11,8 +13,10 @@ import os
 from pathlib import Path
 
 from mta.model import StoreError
+from mta.spool._commit import crc32c
 from mta.spool.segments import sync_directory
 
+_PIECE = 1 << 20
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -27,6 +31,7 @@ class BodyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.size = 0
+        self.checksum = 0
         self._fd = -1
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -39,6 +44,7 @@ class BodyFile:
             while view:
                 written = os.write(self._fd, view)
                 self.size += written
+                self.checksum = crc32c(view[:written], self.checksum)
                 view = view[written:]
         except OSError as error:
             raise store_error(str(self._path), error) from error
@@ -62,3 +68,20 @@ class BodyFile:
         # What a failing disk keeps belongs to no message, and is set aside by a later recovery.
         with contextlib.suppress(OSError):
             self._path.unlink()
+
+
+def verify(path: str, offset: int, octets: int, checksum: int) -> None:
+    """StoreError unless so many octets of a file are those that were accepted. `checksum` 0: they are only counted."""
+    found = 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            while octets > 0 and (piece := file.read(min(_PIECE, octets))):
+                found = crc32c(piece, found)
+                octets -= len(piece)
+    except OSError as error:
+        raise store_error(path, error) from error
+    if octets > 0:
+        raise StoreError(f"{path} ends {octets} octets early")
+    if checksum and found != checksum:
+        raise StoreError(f"{path} fails its checksum")

@@ -24,9 +24,10 @@ import msgspec
 
 from mta.model import Change, Queued, StoreError, id_text
 from mta.spool._commit import crc32c
+from mta.spool.bodies import verify
 from mta.spool.checkpoint import Checkpoint, Damaged
 from mta.spool.format import COPY, MESSAGE, RECORD, RECORD_MAGIC, STATE, parse_segment_name, ref_offset, segment_name
-from mta.spool.scan import Found, SegmentView, Walk, is_finished, message_in, with_changes
+from mta.spool.scan import Found, SegmentView, Walk, is_finished, message_in, text_of, with_changes
 from mta.spool.segments import Folder, sync_directory
 from mta.spool.state import Replay, unpack_changes
 
@@ -47,6 +48,7 @@ class Finding:
 class _Message:
     queued: Queued
     room: int  # octets of its record
+    text: tuple[int, int]  # octets of its text in a file of its own, and their checksum
     large: bool
     copy: bool
 
@@ -145,7 +147,9 @@ class SpoolCheck:
         try:
             if kind == MESSAGE:
                 queued, large = message_in(view, found)
-                self._messages[queued.ref] = _Message(queued, _room(found), large, bool(found[1] & COPY))
+                self._messages[queued.ref] = _Message(
+                    queued, _room(found), text_of(view, found), large, bool(found[1] & COPY)
+                )
             elif kind == STATE:
                 self._changes += sum(1 for _ in unpack_changes(bytes(view.payload(found))))
         except (StoreError, struct.error, msgspec.DecodeError, IndexError) as error:
@@ -224,9 +228,13 @@ class SpoolCheck:
             path = self._folder.bodies / name
             try:
                 size = path.stat().st_size
+                verify(str(path), 0, *message.text)
             except FileNotFoundError:
                 text = f"message {id_text(message.queued.id)} has lost its text {path}; `mta queue delete` ends it"
                 yield Finding("damage", text)
+                continue
+            except StoreError as error:
+                yield Finding("damage", f"the text of message {id_text(message.queued.id)}: {error}")
                 continue
             if size > message.queued.size:
                 yield Finding("note", f"{path} is longer than message {id_text(message.queued.id)} needs")

@@ -25,7 +25,7 @@ SEGMENT_MAGIC: Final = b"MTASEG01"
 SEGMENT: Final = struct.Struct("<8sIIQQQI20x")  # magic, log, 0, sequence, generation, created ms, crc32c
 RECORD: Final = struct.Struct("<IBBHQIIQQ")  # magic, kind, flags, 0, generation, length, crc32c, id, time ms
 RECORD_MAGIC: Final = 0x3152544D
-MESSAGE_HEAD: Final = struct.Struct("<IIQ")
+MESSAGE_HEAD: Final = struct.Struct("<IIQ")  # octets of envelope; crc32c (0: not known) and octets of the body file
 
 FIRST_OFFSET: Final = SEGMENT.size
 MESSAGE: Final = 1

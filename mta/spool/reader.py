@@ -1,7 +1,7 @@
 """Reads messages back by reference: model.Reader.
 
 Invariant: what is returned has passed its checksum and has the id and generation of its segment; anything else is a
-StoreError, never somebody else's mail.
+StoreError, never somebody else's mail. The text in a file of its own is read by others: they call `verify` first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from msgspec import structs
 
 from mta.model import Envelope, MessageId, Ref, Stored, StoreError, all_part_members
 from mta.spool._commit import read_message
+from mta.spool.bodies import verify
 from mta.spool.format import (
     FIRST_OFFSET,
     LARGE,
@@ -43,17 +44,21 @@ class SpoolReader:
         kept = self._kept.get(ref)
         if kept is not None:
             return kept
-        flags, message_id, large, encoded, content = self._record(ref)
+        flags, message_id, large, checksum, encoded, content = self._record(ref)
         try:
             envelope = self._decode(encoded)
         except msgspec.DecodeError as error:
             raise _damaged(ref_segment(ref), ref_offset(ref), f"is of another version: {error}") from error
         path = str(self._folder.body(message_id)) if flags & LARGE else ""
-        stored = Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large)
+        stored = Stored(MessageId(message_id), envelope, content, path, 0, len(content) + large, checksum)
         return stored if len(envelope.recipients) < _MANY else self._keep(ref, stored)
 
     def envelope(self, ref: Ref) -> Envelope:
         return self.read(ref).envelope
+
+    def verify(self, stored: Stored) -> None:
+        if stored.path:
+            verify(stored.path, stored.offset, stored.size - len(stored.content), stored.checksum)
 
     def close(self) -> None:
         while self._open:
@@ -68,7 +73,7 @@ class SpoolReader:
             self._kept[ref] = stored
         return stored
 
-    def _record(self, ref: int) -> tuple[int, int, int, bytes, bytes]:
+    def _record(self, ref: int) -> tuple[int, int, int, int, bytes, bytes]:
         """What `read_message` returns; opens the segment anew if the file at hand is from before."""
         key = ref_segment(ref)
         fresh = key not in self._open
@@ -80,7 +85,7 @@ class SpoolReader:
             os.close(self._open.pop(key)[0])
             return self._read_record(key, ref_offset(ref))
 
-    def _read_record(self, key: int, offset: int) -> tuple[int, int, int, bytes, bytes]:
+    def _read_record(self, key: int, offset: int) -> tuple[int, int, int, int, bytes, bytes]:
         fd, generation, room = self._segment(key)
         try:
             return read_message(fd, offset, generation, room)

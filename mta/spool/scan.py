@@ -142,6 +142,12 @@ def message_in(view: SegmentView, found: Found) -> tuple[Queued, bool]:
     return queued, bool(flags & LARGE)
 
 
+def text_of(view: SegmentView, found: Found) -> tuple[int, int]:
+    """Octets and checksum of the body file that a MESSAGE names; 0 and 0 where there is none."""
+    _, checksum, octets = MESSAGE_HEAD.unpack_from(view.payload(found))
+    return octets, checksum
+
+
 def with_changes(queued: Queued, changes: tuple[Change, ...]) -> Queued:
     """The message in its newest state. (Built anew: `structs.replace` takes four times as long.)"""
     return Queued(id=queued.id, ref=queued.ref, size=queued.size, domains=queued.domains, changes=changes)

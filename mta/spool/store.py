@@ -153,6 +153,9 @@ class LocalStore:
     def read(self, ref: Ref) -> Stored:
         return self._reader.read(ref)
 
+    def verify(self, stored: Stored) -> None:
+        self._reader.verify(stored)
+
     def envelope(self, ref: Ref) -> Envelope:
         return self._reader.envelope(ref)
 

@@ -168,7 +168,7 @@ class LogWriter:
         size = len(head) + len(body)
         need = padded(MESSAGE_HEAD.size + len(envelope) + size)
         segment, offset = self._room(need)
-        large, flags = (0, 0) if file is None else (file.size, LARGE)
+        large, checksum, flags = (0, 0, 0) if file is None else (file.size, file.checksum, LARGE)
         self._committer.append_message(
             segment.fd,
             segment.key,
@@ -178,6 +178,7 @@ class LogWriter:
             draft.id,
             time.time_ns() // 1_000_000,
             large,
+            checksum,
             envelope,
             head,
             body,

@@ -125,6 +125,7 @@ async def opened(spool: Spool, folder: Path) -> Opened:
         assert one.id not in texts, "given twice"
         try:
             stored = store.read(one.ref)
+            store.verify(stored)
         except StoreError:
             texts[one.id] = None
         else:

@@ -36,6 +36,7 @@ from mta.model import (
 )
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
+from mta.spool.bodies import verify
 
 WAIT = 20.0  # seconds after which a test that waits has failed
 
@@ -100,6 +101,9 @@ class FakeReader:
 
     def envelope(self, ref: Ref) -> Envelope:
         return self.read(ref).envelope
+
+    def verify(self, stored: Stored) -> None:
+        verify(stored.path, stored.offset, stored.size - len(stored.content), stored.checksum)
 
     def id(self, ref: int) -> MessageId:
         return self.messages[ref].id

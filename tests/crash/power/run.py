@@ -170,6 +170,7 @@ async def _open(state_dir: Path, expected: list[str], texts: dict[str, bytes], a
             continue
         try:
             stored = store.read(Ref(found[known]))
+            store.verify(stored)
             content = stored.content + (Path(stored.path).read_bytes() if stored.path else b"")
         except (StoreError, OSError) as error:
             account.lost.append(f"{known} at event {moment}: {error}")

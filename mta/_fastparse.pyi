@@ -17,6 +17,7 @@ BODY: Final[int]  # take_body() has more than `chunk` octets of a text still arr
 MESSAGE: Final[int]  # a whole message is here; the session is parked until resume()
 STARTTLS: Final[int]  # begin the handshake after sending the output, then call secured(); input is dropped
 CLOSE: Final[int]  # close after sending the output
+AUTH: Final[int]  # take_auth() has a step of a login; parked until challenge(), authenticated() or auth_failed()
 
 class ServerConfig:
     """What all sessions of a listener share. Sizes in octets.
@@ -35,6 +36,9 @@ class ServerConfig:
         line: int = 2048,  # longest command line; RFC 5321 §4.5.3.1.4 asks for 512
         chunk: int = 262144,  # BODY is raised when so much of a text waits in memory
         starttls: bool = False,
+        mechanisms: bytes = b"",  # EHLO's value of AUTH without TLS, and under it; b"": not offered there
+        mechanisms_tls: bytes = b"",
+        judge_sender: Callable[[bytes, str], bytes] | None = None,  # sender and user to b"" or a whole 5yz reply
     ) -> None: ...
 
 class ServerSession:
@@ -55,6 +59,16 @@ class ServerSession:
         """Parse buffer[:size]; the buffer may be reused as soon as this returns."""
     def resume(self, reply: bytes) -> int:
         """Answer the parked message with a whole reply, end the transaction, go on with kept input."""
+    def take_auth(self) -> tuple[bytes, bytes | None]:
+        """The mechanism in upper case, b"" for a response to a challenge; and the response.
+
+        None: the command had no initial response, or the client gives up (`*`).
+        """
+    def challenge(self, data: bytes) -> int:
+        """Say 334; the client's response raises AUTH again, unless it cannot be read, which ends the exchange."""
+    def authenticated(self, reply: bytes, user: str) -> int:
+        """The exchange is over; `user` is given back as it is, until TLS begins."""
+    def auth_failed(self, reply: bytes) -> int: ...
     def close(self, reply: bytes) -> int:
         """End the session from outside (time-out, shutdown): the reply goes out last.
 
@@ -76,6 +90,9 @@ class ServerSession:
     def esmtp(self) -> bool: ...
     @property
     def tls(self) -> bool: ...
+    @property
+    def user(self) -> str:
+        """Who is logged in; "" for nobody."""
     @property
     def eight_bit(self) -> bool: ...
     @property

@@ -17,7 +17,7 @@ Failure: bad input becomes a reply, never an exception. MemoryError, an exceptio
 order (resume() without a message, any call from inside `judge`) are raised; the session can then only be closed.
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
-RFC 3207 (STARTTLS), RFC 6152 (8BITMIME).
+RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME).
 
 `mta.protocol.server`, `mta.protocol.paths` and `mta.protocol.text` say the same in plain Python; the same tests
 run against both.
@@ -29,6 +29,8 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove
+
+import binascii as _binascii
 
 ctypedef unsigned char octet
 
@@ -99,6 +101,7 @@ BODY = 4
 MESSAGE = 8
 STARTTLS = 16
 CLOSE = 32
+AUTH = 64
 
 cdef enum:
     F_OUTPUT = 1
@@ -107,6 +110,7 @@ cdef enum:
     F_MESSAGE = 8
     F_STARTTLS = 16
     F_CLOSE = 32
+    F_AUTH = 64
 
 cdef enum:
     HT = 9
@@ -509,6 +513,9 @@ cdef bytes R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients, send the oth
 cdef bytes R_UNKNOWN = b"500 5.5.2 Command not recognized\r\n"
 cdef bytes R_UNFIT = b"500 5.5.2 A command holds no bare CR, bare LF or NUL, and ends with CRLF\r\n"
 cdef bytes R_LONG_LINE = b"500 5.5.2 Command line too long\r\n"
+cdef bytes R_LONG_RESPONSE = b"500 5.5.6 The response is too long\r\n"
+cdef bytes R_NO_BASE64 = b"501 5.5.2 The response is not base64\r\n"
+cdef bytes R_AUTH_SYNTAX = b"501 5.5.4 Write AUTH and a mechanism, and perhaps a first response in base64\r\n"
 cdef bytes R_NO_ARGUMENT = b"501 5.5.4 This command takes no argument\r\n"
 cdef bytes R_HELLO_SYNTAX = b"501 5.5.4 Say your host name behind HELO or EHLO\r\n"
 cdef bytes R_HELLO_NAME = b"501 5.5.2 This is no host name or address literal\r\n"
@@ -523,6 +530,10 @@ cdef bytes R_TWICE = b"501 5.5.4 A parameter is given twice\r\n"
 cdef bytes R_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
 cdef bytes R_NESTED = b"503 5.5.1 A transaction is open already; RSET ends it\r\n"
 cdef bytes R_HELLO_FIRST = b"503 5.5.1 Say EHLO or HELO first\r\n"
+cdef bytes R_EHLO_FIRST = b"503 5.5.1 Say EHLO first\r\n"
+cdef bytes R_IN_TRANSACTION = b"503 5.5.1 A transaction is open; RSET ends it\r\n"
+cdef bytes R_LOGGED_IN = b"503 5.5.1 You are logged in already\r\n"
+cdef bytes R_AUTH_NEEDS_TLS = b"538 5.7.11 Logins are taken under TLS only, say STARTTLS first\r\n"
 cdef bytes R_MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
 cdef bytes R_TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 cdef bytes R_TOO_LARGE = b"552 5.3.4 The message is larger than this server takes\r\n"
@@ -552,6 +563,9 @@ cdef class ServerConfig:
     cdef bytes hello
     cdef bytes hello_plain
     cdef bytes hello_tls
+    cdef bint auth_plain
+    cdef bint auth_tls
+    cdef object judge_sender
 
     def __cinit__(
         self,
@@ -563,6 +577,9 @@ cdef class ServerConfig:
         Py_ssize_t line=2048,
         Py_ssize_t chunk=262144,
         bint starttls=False,
+        bytes mechanisms not None=b"",
+        bytes mechanisms_tls not None=b"",
+        judge_sender=None,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -570,16 +587,27 @@ cdef class ServerConfig:
         self.message_size = message_size
         self.recipients = recipients
         self.errors = errors
-        self.line = line
+        self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
+        self.auth_plain = bool(mechanisms)
+        self.auth_tls = bool(mechanisms_tls)
+        self.judge_sender = judge_sender
         self.greeting = b"220 %b ESMTP\r\n" % hostname
         self.hello = b"250 %b\r\n" % hostname
         extended = b"250-%b\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n" % (hostname, message_size)
-        self.hello_tls = extended + b"250 ENHANCEDSTATUSCODES\r\n"
+        self.hello_tls = extended + auth_keyword(mechanisms_tls) + b"250 ENHANCEDSTATUSCODES\r\n"
         self.hello_plain = (
-            extended + b"250-STARTTLS\r\n250 ENHANCEDSTATUSCODES\r\n" if starttls else self.hello_tls
+            extended
+            + auth_keyword(mechanisms)
+            + (b"250-STARTTLS\r\n" if starttls else b"")
+            + b"250 ENHANCEDSTATUSCODES\r\n"
         )
+
+
+cdef bytes auth_keyword(bytes mechanisms):
+    return b"250-AUTH " + mechanisms + b"\r\n" if mechanisms else b""
+
 
 
 cdef enum:
@@ -589,9 +617,12 @@ cdef enum:
     PARKED = 2  # kept until resume()
     HANDSHAKE = 3  # plaintext behind STARTTLS, dropped (RFC 3207 §6)
     CLOSED = 4  # of no interest
+    AUTHENTICATING = 5  # kept until the caller has judged what the client said
+    RESPONSE = 6  # a response to a challenge
 
 cdef enum:
     KEPT_LIMIT = 1 << 20
+    LONGEST_AUTH_LINE = 12290  # RFC 4954 §4, with the CRLF
     SLICE = 16384  # octets of a text for which room is made at once
 
 cdef class ServerSession:
@@ -602,6 +633,8 @@ cdef class ServerSession:
     cdef list _recipients
     cdef bytes reply  # output, as long as it is one reply: nothing is copied in lock-step
     cdef bytes farewell  # goes out behind the reply to the parked message
+    cdef object _user
+    cdef tuple auth  # mechanism and response, until the caller takes them
     cdef Octets out
     cdef Octets line  # a command line that is not whole yet
     cdef Octets kept  # input behind a parked message, from kept_from on
@@ -628,6 +661,7 @@ cdef class ServerSession:
         self.judge = judge
         self._sender = b""
         self._helo = b""
+        self._user = ""
 
     def __dealloc__(self):
         drop(self.text)
@@ -662,15 +696,45 @@ cdef class ServerSession:
     def resume(self, bytes reply not None):
         if self.state != PARKED:
             raise RuntimeError("no message waits for its reply")
+        self.reset()
+        return self.go_on(reply, COMMANDS)
+
+    def take_auth(self):
+        cdef tuple taken = (b"", None) if self.auth is None else self.auth
+        self.auth = None
+        return taken
+
+    def challenge(self, bytes data not None):
+        return self.judged(b"334 " + _binascii.b2a_base64(data, newline=False) + b"\r\n", RESPONSE)
+
+    def authenticated(self, bytes reply not None, user):
+        if self.state == AUTHENTICATING:
+            self._user = user
+        return self.judged(reply, COMMANDS)
+
+    def auth_failed(self, bytes reply not None):
+        return self.judged(reply, COMMANDS)
+
+    cdef judged(self, bytes reply, octet state):
+        if self.state != AUTHENTICATING:
+            raise RuntimeError("no AUTH waits for its reply")
+        return self.go_on(reply, state)
+
+    cdef go_on(self, bytes reply, octet state):
+        """Say it, and read on in this state, beginning with what was kept. A refused AUTH counts as an error."""
+        cdef bint refused = self.state == AUTHENTICATING and reply.startswith(b"5")
         self.enter()
         try:
-            self.say(reply)
-            self.reset()
-            self.state = COMMANDS
-            if self.farewell is not None:
-                self.end(self.farewell)
+            self.state = state
+            if refused:
+                self.refuse(reply)
             else:
-                self.kept_from += self.parse(self.kept.data + self.kept_from, self.kept.size - self.kept_from)
+                self.say(reply)
+            if self.state != CLOSED:
+                if self.farewell is not None:
+                    self.end(self.farewell)
+                else:
+                    self.kept_from += self.parse(self.kept.data + self.kept_from, self.kept.size - self.kept_from)
         except BaseException:
             self.forget_kept()
             raise
@@ -683,8 +747,8 @@ cdef class ServerSession:
     def close(self, bytes reply not None):
         self.enter()
         self.busy = False
-        if self.state == PARKED:
-            # The client learns first what became of its message.
+        if self.state == PARKED or self.state == AUTHENTICATING:
+            # The client learns first what became of its message or its AUTH.
             if self.farewell is None:
                 self.farewell = reply
                 self.forget_kept()
@@ -698,6 +762,7 @@ cdef class ServerSession:
         self.reset()
         self._helo = b""
         self._esmtp = False
+        self._user = ""
         self._tls = True
         if self.state == HANDSHAKE:
             self.state = COMMANDS
@@ -741,6 +806,10 @@ cdef class ServerSession:
         return bool(self._tls)
 
     @property
+    def user(self):
+        return self._user
+
+    @property
     def eight_bit(self):
         return bool(self._eight_bit)
 
@@ -750,7 +819,7 @@ cdef class ServerSession:
 
     @property
     def parked(self):
-        return self.state == PARKED
+        return self.state == PARKED or self.state == AUTHENTICATING
 
     @property
     def in_data(self):
@@ -833,7 +902,9 @@ cdef class ServerSession:
                 used += self.read_line(p + used, n - used)
             elif self.state == TEXT:
                 used += self.read_text(p + used, n - used)
-            elif self.state == PARKED:
+            elif self.state == RESPONSE:
+                used += self.read_line(p + used, n - used)
+            elif self.state == PARKED or self.state == AUTHENTICATING:
                 return used
             else:
                 return n
@@ -898,11 +969,30 @@ cdef class ServerSession:
     cdef int whole_line(self, const octet *p, Py_ssize_t total) except -1:
         """A line with its CRLF; p may be read only when it is not too long."""
         self._spoke = True
+        if self.state == RESPONSE:
+            return self.hear(p, total)
         if total > self.config.line:
             return self.refuse(R_LONG_LINE)
         if mta_unfit(p, total - 2):
             return self.refuse(R_UNFIT)
         return dispatch(self, p, total - 2)
+
+    cdef int hear(self, const octet *p, Py_ssize_t total) except -1:
+        """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
+        cdef bytes response
+        self.state = COMMANDS
+        if total > self.config.line:
+            return self.refuse(R_LONG_RESPONSE)
+        if total == 3 and p[0] == c"*":
+            return self.begin_auth(b"", None)
+        response = decoded(p, total - 2)
+        return self.refuse(R_NO_BASE64) if response is None else self.begin_auth(b"", response)
+
+    cdef int begin_auth(self, bytes mechanism, bytes response) except -1:
+        self.state = AUTHENTICATING
+        self.flags |= F_AUTH
+        self.auth = (mechanism, response)
+        return 0
 
     cdef int make_room(self, Py_ssize_t more) except -1:
         cdef Py_ssize_t need = self.text_size + more, room
@@ -978,7 +1068,7 @@ cdef struct Row:
     Handler handle
 
 cdef enum:
-    ROWS = 13
+    ROWS = 14
 
 cdef Row TABLE[ROWS]
 
@@ -1113,6 +1203,10 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
             return s.refuse(refusal)
     if s.config.refuse_mail:
         return s.say(s.config.refuse_mail)
+    if s.config.judge_sender is not None:
+        refusal = <bytes?>s.config.judge_sender(p[path.first:path.behind], s._user)
+        if refusal:
+            return s.refuse(refusal)
     s._sender = p[path.first:path.behind]
     s._eight_bit = known.eight_bit
     s.mail = True
@@ -1173,6 +1267,41 @@ cdef int on_quit(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     return s.refuse(R_NO_ARGUMENT) if n else s.end(R_BYE)
 
 
+cdef bytes decoded(const octet *p, Py_ssize_t n):
+    """The octets behind base64; None when it is none."""
+    try:
+        return _binascii.a2b_base64(<bytes>p[:n], strict_mode=True)
+    except _binascii.Error:
+        return None
+
+
+cdef inline bint in_mechanism(octet c) noexcept nogil:
+    return c"A" <= c <= c"Z" or c"a" <= c <= c"z" or c"0" <= c <= c"9" or c == c"-" or c == c"_"
+
+
+cdef int on_auth(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i = 0
+    cdef bytes mechanism, response = None
+    if not (s.config.auth_tls if s._tls else s.config.auth_plain):
+        return s.refuse(R_AUTH_NEEDS_TLS if s.config.auth_tls and not s._tls else R_NOT_IMPLEMENTED)
+    if not s._esmtp:
+        return s.refuse(R_EHLO_FIRST)
+    if s._user:
+        return s.refuse(R_LOGGED_IN)
+    if s.mail:
+        return s.refuse(R_IN_TRANSACTION)
+    while i < n and in_mechanism(p[i]):
+        i += 1
+    if not 1 <= i <= 20 or (i < n and (p[i] != SP or memchr(p + i + 1, SP, n - i - 1) != NULL)):
+        return s.refuse(R_AUTH_SYNTAX)
+    mechanism = (<bytes>p[:i]).upper()
+    if i < n:
+        response = b"" if n == i + 2 and p[i + 1] == c"=" else decoded(p + i + 1, n - i - 1)
+        if response is None:
+            return s.refuse(R_NO_BASE64)
+    return s.begin_auth(mechanism, response)
+
+
 cdef int on_noop(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     return s.say(R_OK)
 
@@ -1221,6 +1350,7 @@ set_row(9, b"HELP", on_help)
 set_row(10, b"EXPN", on_unwanted)
 set_row(11, b"ETRN", on_unwanted)
 set_row(12, b"TURN", on_unwanted)
+set_row(13, b"AUTH", on_auth)
 
 
 # ---- the client session ----------------------------------------------------------------------------------------

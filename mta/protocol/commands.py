@@ -2,13 +2,14 @@
 
 A handler gets the session and the octets behind the verb, without blanks at the end. It says one reply, or refuses
 with one, which counts against the limit of errors. Order, syntax and replies are those of RFC 5321 §4.1 and §4.3.2;
-enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152.
+enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152; AUTH is that of RFC 4954.
 
 Invariant: a refused command changes nothing.
 """
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ BLANKS: Final = b" \t"
 MAX_HELO: Final = 255
 
 _HELO_NAME = re.compile(rb"[!-;=?-~]+")  # printable, no blank, no angle bracket: clients say stranger things than names
+_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
 _SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
 
 
@@ -83,6 +85,8 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
         s.refuse(parameters)
     elif s.config.refuse_mail:
         s.say(s.config.refuse_mail.removesuffix(b"\r\n"))
+    elif s.config.judge_sender is not None and (refusal := s.config.judge_sender(parsed[0], s.user)):
+        s.refuse(refusal.removesuffix(b"\r\n"))
     else:
         s.in_transaction = True
         s.sender = parsed[0]
@@ -146,6 +150,40 @@ def _on_starttls(s: ServerSession) -> None:
         s.say(b"220 2.0.0 Ready to start TLS")
 
 
+def _on_auth(s: ServerSession, argument: bytes) -> None:
+    mechanism, *more = argument.split(b" ")
+    if not s.config.offered_mechanisms(s.tls):
+        s.refuse(_why_no_auth(s))
+    elif not s.esmtp:
+        s.refuse(b"503 5.5.1 Say EHLO first")
+    elif s.user:
+        s.refuse(b"503 5.5.1 You are logged in already")
+    elif s.in_transaction:
+        s.refuse(b"503 5.5.1 A transaction is open; RSET ends it")
+    elif not _MECHANISM.fullmatch(mechanism) or len(more) > 1:
+        s.refuse(b"501 5.5.4 Write AUTH and a mechanism, and perhaps a first response in base64")
+    elif not more:
+        s.begin_auth(mechanism.upper(), None)
+    elif (response := b"" if more[0] == b"=" else decoded(more[0])) is None:
+        s.refuse(b"501 5.5.2 The response is not base64")
+    else:
+        s.begin_auth(mechanism.upper(), response)
+
+
+def _why_no_auth(s: ServerSession) -> bytes:
+    if s.config.mechanisms_tls and not s.tls:
+        return b"538 5.7.11 Logins are taken under TLS only, say STARTTLS first"
+    return b"502 5.5.1 Command not implemented"
+
+
+def decoded(text: bytes) -> bytes | None:
+    """The octets behind base64; None when it is none."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return None
+
+
 def _on_noop(s: ServerSession, argument: bytes) -> None:
     s.say(b"250 2.0.0 Ok")
 
@@ -170,6 +208,7 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"RSET": _without_argument(_on_rset),
     b"QUIT": _without_argument(_on_quit),
     b"STARTTLS": _without_argument(_on_starttls),
+    b"AUTH": _on_auth,
     b"NOOP": _on_noop,
     b"HELP": _on_help,
     b"VRFY": _on_vrfy,

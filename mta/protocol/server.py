@@ -18,20 +18,26 @@ Invariants
 Failure: bad input becomes a reply, never an exception. An exception out of `judge` and calls out of order are
 raised; the session can then only be closed.
 
-RFC 5321, RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920, RFC 3207 (STARTTLS), RFC 6152.
+AUTH parks the session as a message does. The caller takes the mechanism and the response (`take_auth`), and answers by
+`challenge`, after which the next line is raised in the same way, by `authenticated` or by `auth_failed`.
+
+RFC 5321, RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920, RFC 3207 (STARTTLS), RFC 4954 (AUTH),
+RFC 6152.
 """
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Callable
 from typing import Final
 
-from mta.protocol.commands import BLANKS, COMMANDS, on_unknown
+from mta.protocol.commands import BLANKS, COMMANDS, decoded, on_unknown
 from mta.protocol.paths import parse_path
 from mta.protocol.text import Fault, TextReader
 
 __all__ = [
+    "AUTH",
     "BODY",
     "CLOSE",
     "DISCARD",
@@ -50,7 +56,9 @@ BODY: Final = 4
 MESSAGE: Final = 8
 STARTTLS: Final = 16
 CLOSE: Final = 32
+AUTH: Final = 64
 
+LONGEST_AUTH_LINE: Final = 12_290  # RFC 4954 §4, with the CRLF
 KEPT_LIMIT: Final = 1 << 20
 
 
@@ -60,6 +68,8 @@ class State(enum.Enum):
     COMMANDS = enum.auto()
     TEXT = enum.auto()
     PARKED = enum.auto()  # kept until resume()
+    AUTHENTICATING = enum.auto()  # kept until the caller has judged what the client said
+    RESPONSE = enum.auto()  # a response to a challenge
     HANDSHAKE = enum.auto()  # plaintext behind STARTTLS, dropped (RFC 3207 §6)
     CLOSED = enum.auto()  # of no interest
 
@@ -77,6 +87,9 @@ class ServerConfig:
         line: int = 2048,
         chunk: int = 262144,
         starttls: bool = False,
+        mechanisms: bytes = b"",
+        mechanisms_tls: bytes = b"",
+        judge_sender: Callable[[bytes, str], bytes] | None = None,
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -85,16 +98,24 @@ class ServerConfig:
         self.message_size = message_size
         self.recipients = recipients
         self.errors = errors
-        self.line = line
+        self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
+        self.mechanisms = mechanisms
+        self.mechanisms_tls = mechanisms_tls
+        self.judge_sender = judge_sender
 
     def extensions(self, tls: bool) -> list[bytes]:
         """What EHLO offers; STARTTLS not twice (RFC 3207 §4.2)."""
         offered = [b"PIPELINING", b"SIZE %d" % self.message_size, b"8BITMIME"]
+        if mechanisms := self.offered_mechanisms(tls):
+            offered.append(b"AUTH " + mechanisms)
         if self.starttls and not tls:
             offered.append(b"STARTTLS")
         return [*offered, b"ENHANCEDSTATUSCODES"]
+
+    def offered_mechanisms(self, tls: bool) -> bytes:
+        return self.mechanisms_tls if tls else self.mechanisms
 
 
 class ServerSession:
@@ -106,6 +127,7 @@ class ServerSession:
         self.helo = b""
         self.esmtp = False
         self.tls = False
+        self.user = ""
         self.spoke = False
         self.errors = 0
         self._state = State.COMMANDS
@@ -115,6 +137,7 @@ class ServerSession:
         self._kept = b""
         self._farewell: bytes | None = None  # goes out behind the reply to the parked message
         self._busy = False
+        self._auth: tuple[bytes, bytes | None] = (b"", None)
         self.reset()
 
     # ---- what the connection does ----
@@ -134,15 +157,45 @@ class ServerSession:
         return self._raised()
 
     def resume(self, reply: bytes) -> int:
-        if not self.parked:
+        if self._state is not State.PARKED:
             raise RuntimeError("no message waits for its reply")
+        self.reset()
+        return self._go_on(reply, State.COMMANDS)
+
+    def take_auth(self) -> tuple[bytes, bytes | None]:
+        taken, self._auth = self._auth, (b"", None)
+        return taken
+
+    def challenge(self, data: bytes) -> int:
+        return self._judged(b"334 " + base64.b64encode(data) + b"\r\n", State.RESPONSE)
+
+    def authenticated(self, reply: bytes, user: str) -> int:
+        if self._state is State.AUTHENTICATING:
+            self.user = user
+        return self._judged(reply, State.COMMANDS)
+
+    def auth_failed(self, reply: bytes) -> int:
+        return self._judged(reply, State.COMMANDS)
+
+    def _judged(self, reply: bytes, state: State) -> int:
+        if self._state is not State.AUTHENTICATING:
+            raise RuntimeError("no AUTH waits for its reply")
+        return self._go_on(reply, state)
+
+    def _go_on(self, reply: bytes, state: State) -> int:
+        """Say it, and read on in this state, beginning with what was kept. A refusal counts as an error."""
         self._enter()
         try:
-            self._output += reply
-            self.reset()
-            self._state = State.COMMANDS
+            was_auth = self._state is State.AUTHENTICATING
+            self._state = state
+            if was_auth and reply.startswith(b"5"):
+                self.refuse(reply.removesuffix(b"\r\n"))
+            else:
+                self._output += reply
             kept, self._kept = self._kept, b""
-            if self._farewell is not None:
+            if self._state is State.CLOSED:
+                pass
+            elif self._farewell is not None:
                 self.end(self._farewell)
             else:
                 self._kept = self._parse(kept)
@@ -157,7 +210,7 @@ class ServerSession:
             if self._state is not State.CLOSED:
                 self.end(reply)
         elif self._farewell is None:
-            # The client learns first what became of its message.
+            # The client learns first what became of its message or its AUTH.
             self._farewell, self._kept = reply, b""
         return self._raised()
 
@@ -167,6 +220,7 @@ class ServerSession:
         self.reset()
         self.helo = b""
         self.esmtp = False
+        self.user = ""
         self.tls = True
         if self._state is State.HANDSHAKE:
             self._state = State.COMMANDS
@@ -185,7 +239,7 @@ class ServerSession:
 
     @property
     def parked(self) -> bool:
-        return self._state is State.PARKED
+        return self._state in (State.PARKED, State.AUTHENTICATING)
 
     @property
     def in_data(self) -> bool:
@@ -239,6 +293,11 @@ class ServerSession:
         self._state = State.HANDSHAKE
         self._flags |= STARTTLS
 
+    def begin_auth(self, mechanism: bytes, response: bytes | None) -> None:
+        self._state = State.AUTHENTICATING
+        self._flags |= AUTH
+        self._auth = (mechanism, response)
+
     # ---- input ----
 
     def _parse(self, data: bytes) -> bytes:
@@ -260,9 +319,24 @@ class ServerSession:
         used = self._line.read(data)
         if self._line.whole:
             self.spoke = True
-            self._obey(self._line)
+            if self._state is State.RESPONSE:
+                self._hear(self._line)
+            else:
+                self._obey(self._line)
             self._line = _LineReader(self.config.line)
         return used
+
+    def _hear(self, line: _LineReader) -> None:
+        """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
+        self._state = State.COMMANDS
+        if line.too_long:
+            self.refuse(b"500 5.5.6 The response is too long")
+        elif line.command == b"*":
+            self.begin_auth(b"", None)
+        elif (response := decoded(line.command)) is None:
+            self.refuse(b"501 5.5.2 The response is not base64")
+        else:
+            self.begin_auth(b"", response)
 
     def _obey(self, line: _LineReader) -> None:
         if line.too_long:
@@ -295,7 +369,11 @@ class ServerSession:
         self.refuse(reply)
 
 
-_READERS: Final = {State.COMMANDS: ServerSession._read_line, State.TEXT: ServerSession._read_text}
+_READERS: Final = {
+    State.COMMANDS: ServerSession._read_line,
+    State.RESPONSE: ServerSession._read_line,
+    State.TEXT: ServerSession._read_text,
+}
 
 
 class _LineReader:

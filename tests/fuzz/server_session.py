@@ -39,6 +39,16 @@ TOKENS = [
         b"::",
         b"]",
     ),
+    *(
+        b"AUTH PLAIN b3Blbg==\r\n",
+        b"AUTH LOGIN\r\n",
+        b"AUTH X =\r\n",
+        b"b3Blbg==\r\n",
+        b"bGF0ZXI=\r\n",
+        b"*\r\n",
+        b"=",
+        b"AUTH ",
+    ),
     *(b" ", b"\t", b"\xff", b"\x80", b"x" * 16, b"y" * 64, b"z" * 512, b"<Postmaster>", b"<>", b"@a.test,@b.test:"),
 ]
 
@@ -112,6 +122,9 @@ def some_config(rng: random.Random) -> dict[str, Any]:
         "line": rng.choice([30, 512, 2048]),
         "chunk": rng.choice([1, 64, 1000, 262_144]),
         "starttls": rng.random() < 0.3,
+        "mechanisms": rng.choice([b"", b"", b"PLAIN LOGIN"]),
+        "mechanisms_tls": rng.choice([b"", b"PLAIN"]),
+        "strict_sender": rng.random() < 0.3,
         "refuse_mail": b"452 4.3.1 Full\r\n" if rng.random() < 0.05 else b"",
     }
 

@@ -21,6 +21,29 @@ def judge(address: bytes) -> bytes:
     return b""
 
 
+def login(said: list[bytes | None]) -> tuple[str, bytes]:
+    """What the world answers to all that was said since AUTH: the method to call, and its argument.
+
+    Whoever ends with b"open" is let in under the name of the mechanism; two responses are asked for.
+    """
+    if len(said) > 1 and said[-1] is None:
+        return "auth_failed", b"501 5.7.0 Cancelled\r\n"
+    if said[-1] is not None and said[-1].endswith(b"open"):
+        return "authenticated", b"235 2.7.0 Welcome\r\n"
+    if said[-1] == b"later":
+        return "auth_failed", b"454 4.7.0 Later\r\n"
+    if len(said) < 4:
+        return "challenge", b"say %d" % len(said)
+    return "auth_failed", b"535 5.7.8 No\r\n"
+
+
+def judge_sender(address: bytes, user: str) -> bytes:
+    """For `strict_sender`: only who is logged in may send, and not as root@."""
+    if not user:
+        return b"530 5.7.0 Log in first\r\n"
+    return b"553 5.7.1 Not yours\r\n" if address.startswith(b"root@") else b""
+
+
 @dataclass(frozen=True)
 class Message:
     sender: bytes
@@ -45,10 +68,15 @@ class Conversation:
     def __post_init__(self) -> None:
         options = {"hostname": HOSTNAME, "message_size": 1_000_000, "recipients": 100} | self.config
         refuse_mail = options.pop("refuse_mail", b"")
+        if options.pop("strict_sender", False):
+            options["judge_sender"] = judge_sender
         server = self.module.ServerConfig(**options)
         server.refuse_mail = refuse_mail
         self.session = self.module.ServerSession(server, judge)
         self._body = bytearray()
+        self._said: list[bytes | None] = []  # since AUTH
+        self._mechanism = b""
+        self._logging_in = False
         self._act(self.session.greet())
 
     def feed(self, data: bytes) -> None:
@@ -76,9 +104,12 @@ class Conversation:
         m = self.module
         while True:
             self._note(flags)
-            if not flags & m.MESSAGE:
+            if flags & m.AUTH:
+                self._take_auth()
+            elif flags & m.MESSAGE:
+                self._take_message()
+            else:
                 return
-            self._take_message()
             if self.lazy:
                 return
             flags = self._resume()
@@ -105,14 +136,28 @@ class Conversation:
         self.messages.append(Message(s.sender, tuple(s.recipients), s.eight_bit, bytes(self._body)))
         self._body.clear()
 
+    def _take_auth(self) -> None:
+        assert self.session.parked
+        mechanism, response = self.session.take_auth()
+        if mechanism:
+            self._mechanism, self._said = mechanism, []
+        self._said.append(response)
+        self._logging_in = True
+
     def _resume(self) -> int:
+        if self._logging_in:
+            self._logging_in = False
+            method, argument = login(self._said)
+            name = [self._mechanism.decode()] if method == "authenticated" else []
+            answered: int = getattr(self.session, method)(argument, *name)
+            return answered
         flags: int = self.session.resume(b"250 2.0.0 Message %d taken\r\n" % len(self.messages))
         return flags
 
     def trace(self) -> dict[str, Any]:
         """All that an observer can know; equal for equal input, however it was cut."""
         s = self.session
-        names = "helo esmtp tls spoke errors sender recipients eight_bit body_size in_data in_transaction parked"
+        names = "helo esmtp tls user spoke errors sender recipients eight_bit body_size in_data in_transaction parked"
         state = {name: getattr(s, name) for name in names.split()}
         return state | {
             "output": bytes(self.output),

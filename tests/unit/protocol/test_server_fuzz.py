@@ -25,6 +25,7 @@ def test_a_fault_is_found_again_by_the_same_seed(
         ServerConfig = _fastparse.ServerConfig
         OUTPUT, DISCARD, BODY = _fastparse.OUTPUT, _fastparse.DISCARD, _fastparse.BODY
         MESSAGE, STARTTLS, CLOSE = _fastparse.MESSAGE, _fastparse.STARTTLS, _fastparse.CLOSE
+        AUTH = _fastparse.AUTH
 
     monkeypatch.setattr(fuzz, "_fastparse", Module)
     assert fuzz.main(["--inputs", "300", "--seed", "7"]) == 1

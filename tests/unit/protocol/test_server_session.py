@@ -21,7 +21,7 @@ from mta.protocol import server
 from tests.kit.conversation import Conversation, judge
 
 OUTPUT, DISCARD, BODY, MESSAGE = server.OUTPUT, server.DISCARD, server.BODY, server.MESSAGE
-STARTTLS, CLOSE = server.STARTTLS, server.CLOSE
+STARTTLS, CLOSE, AUTH = server.STARTTLS, server.CLOSE, server.AUTH
 
 ENVELOPE = b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@mx.test>\r\nDATA\r\n"
 AGAIN = ENVELOPE.partition(b"\r\n")[2]
@@ -49,9 +49,9 @@ def feed(session: server.ServerSession, data: bytes) -> int:
 
 
 def test_flags_are_the_same_and_distinct() -> None:
-    names = ["OUTPUT", "DISCARD", "BODY", "MESSAGE", "STARTTLS", "CLOSE"]
+    names = ["OUTPUT", "DISCARD", "BODY", "MESSAGE", "STARTTLS", "CLOSE", "AUTH"]
     values = [getattr(_fastparse, name) for name in names]
-    assert values == [getattr(server, name) for name in names] == [1 << i for i in range(6)]
+    assert values == [getattr(server, name) for name in names] == [1 << i for i in range(7)]
 
 
 def test_greeting(module: ModuleType) -> None:
@@ -610,3 +610,106 @@ def test_the_extension_was_built_from_this_source() -> None:
     assert built == hashlib.sha256(SOURCE.read_bytes()).hexdigest(), (
         "mta/_fastparse is older than its source: build it with `python setup.py build_ext --inplace`"
     )
+
+
+# ---- AUTH ------------------------------------------------------------------------------------------------------
+
+LOGINS = {"mechanisms": b"PLAIN LOGIN"}
+
+
+def test_a_login_step_by_step(module: ModuleType) -> None:
+    session = new(module, **LOGINS)
+    session.greet()
+    session.take_output()
+    feed(session, b"EHLO c.test\r\n")
+    session.take_output()
+    assert feed(session, b"AUTH login\r\n") == AUTH
+    assert session.parked
+    assert session.take_auth() == (b"LOGIN", None)
+    assert session.take_auth() == (b"", None)
+    assert session.challenge(b"Username:") == OUTPUT
+    assert session.take_output() == b"334 VXNlcm5hbWU6\r\n"
+    assert not session.parked
+    assert feed(session, b"YWxpY2U") == 0
+    assert feed(session, b"=\r\n") == AUTH
+    assert session.take_auth() == (b"", b"alice")
+    assert session.user == ""
+    assert session.authenticated(b"235 2.7.0 Hello\r\n", "alice") == OUTPUT
+    assert session.take_output() == b"235 2.7.0 Hello\r\n"
+    assert session.user == "alice"
+    session.secured()
+    assert session.user == ""
+
+
+def test_what_comes_during_a_login_is_kept(module: ModuleType) -> None:
+    session = new(module, **LOGINS)
+    assert feed(session, b"EHLO c.test\r\nAUTH PLAIN YQ==\r\nNOOP\r\nQU") == OUTPUT | AUTH
+    session.take_output()
+    assert feed(session, b"IT\r\n") == 0
+    assert session.auth_failed(b"535 5.7.8 No\r\n") == OUTPUT | CLOSE
+    assert session.take_output() == b"535 5.7.8 No\r\n250 2.0.0 Ok\r\n221 2.0.0 Bye\r\n"
+    assert session.errors == 1
+
+
+def test_a_session_that_ends_during_a_login(module: ModuleType) -> None:
+    session = new(module, **LOGINS)
+    feed(session, b"EHLO c.test\r\nAUTH PLAIN YQ==\r\nNOOP\r\n")
+    session.take_output()
+    assert session.close(b"421 4.3.2 Bye\r\n") == 0
+    assert session.authenticated(b"235 2.7.0 Hello\r\n", "a") == OUTPUT | CLOSE
+    assert session.take_output() == b"235 2.7.0 Hello\r\n421 4.3.2 Bye\r\n"
+
+
+def test_refused_logins_are_errors(module: ModuleType) -> None:
+    session = new(module, errors=2, **LOGINS)
+    feed(session, b"EHLO c.test\r\nAUTH PLAIN YQ==\r\nAUTH PLAIN YQ==\r\n")
+    session.take_output()
+    assert session.auth_failed(b"454 4.7.0 Later\r\n") == OUTPUT | AUTH
+    assert session.auth_failed(b"535 5.7.8 No\r\n") == OUTPUT
+    feed(session, b"AUTH PLAIN YQ==\r\nNOOP\r\n")
+    session.take_output()
+    assert session.auth_failed(b"535 5.7.8 No\r\n") == OUTPUT | CLOSE
+    assert session.take_output().startswith(b"535 5.7.8 No\r\n421 4.7.0 ")
+
+
+def test_long_responses(module: ModuleType) -> None:
+    session = new(module, **LOGINS)
+    longest = b"YWFh" * 3072
+    feed(session, b"EHLO c.test\r\nAUTH LOGIN\r\n")
+    session.challenge(b"")
+    session.take_output()
+    assert feed(session, longest + b"\r\n") == AUTH
+    assert session.take_auth() == (b"", b"aaa" * 3072)
+    session.challenge(b"")
+    session.take_output()
+    assert feed(session, longest + b"YWFh\r\n") == OUTPUT
+    assert session.take_output().startswith(b"500 5.5.6 ")
+
+
+def test_logins_out_of_order_are_errors_of_the_caller(module: ModuleType) -> None:
+    session = new(module, **LOGINS)
+    for call in (session.challenge, session.auth_failed):
+        with pytest.raises(RuntimeError):
+            call(b"")
+    with pytest.raises(RuntimeError):
+        session.authenticated(b"", "a")
+    feed(session, b"EHLO c.test\r\nAUTH LOGIN\r\n")
+    with pytest.raises(RuntimeError):
+        session.resume(b"250 2.0.0 Ok\r\n")
+    assert session.user == ""
+
+
+def test_the_sender_is_judged_by_user(module: ModuleType) -> None:
+    asked: list[tuple[bytes, str]] = []
+
+    def judge_sender(sender: bytes, user: str) -> bytes:
+        asked.append((sender, user))
+        return b"" if user else b"530 5.7.0 Log in first\r\n"
+
+    session = new(module, judge_sender=judge_sender, **LOGINS)
+    feed(session, b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nAUTH PLAIN YQ==\r\n")
+    assert session.take_output().endswith(b"\r\n530 5.7.0 Log in first\r\n")
+    session.authenticated(b"235 2.7.0 Hello\r\n", "alice")
+    feed(session, b"MAIL FROM:<a@b.test>\r\n")
+    assert asked == [(b"a@b.test", ""), (b"a@b.test", "alice")]
+    assert session.in_transaction

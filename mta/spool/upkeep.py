@@ -7,7 +7,8 @@ Invariants
 - A segment is given up only when its log has gone on to a later one *and* all its messages are known here.
 - A segment in which damage was found is set aside, not used again; one that could not be read is left alone.
 
-Failure: what the disk refuses is tried again after `_PATIENCE`; until then the spool is larger than it need be.
+Failure: what the disk refuses is tried again after `_PATIENCE` or `_HASTE`; until then the spool is larger than it
+need be.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from mta.spool.segments import Folder
 
 _STATE_SEGMENTS = 4  # sealed ones before a checkpoint is made
 _SLICE = 2000  # messages of a checkpoint taken in one loop turn
-_PATIENCE = 10.0  # seconds
+_PATIENCE = 10.0  # seconds before a write that failed is tried again
+_HASTE = 1.0  # and before room is given back that could not be: mail may be refused for want of it
 _WHOLE = 1 << 27  # behind the end of any segment
 _BEHIND = 16  # segments with mail that no checkpoint covers yet, before one is made: a start would have to read them
 _PER_BEHIND = 20_000  # messages for which one segment more is allowed, as a checkpoint of many costs more
@@ -70,7 +72,8 @@ class Upkeep:
         self._behind = False
         self._covered: set[int] = set()
         self._sealed_since: dict[int, float] = {}
-        self._not_before = 0.0
+        self._write_after = 0.0
+        self._give_after = 0.0
         self.damaged: set[int] = set()
         self.unreadable: set[int] = set()
         self.snapshot: Callable[[], Iterator[Queued]] | None = None
@@ -102,9 +105,11 @@ class Upkeep:
         """Start the work if there is any."""
         if self._task is not None and not self._task.done():
             return
-        work = self._done_texts or self._to_compact or self._wants_checkpoint() or self._ready()
-        if work and self._loop.time() >= self._not_before:
-            self._task = self._loop.create_task(self._work())
+        now = self._loop.time()
+        give = now >= self._give_after and bool(self._done_texts or self._ready())
+        write = now >= self._write_after and (self._to_compact or self._wants_checkpoint())
+        if give or write:
+            self._task = self._loop.create_task(self._work(give=give, write=write))
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""
@@ -171,20 +176,32 @@ class Upkeep:
         grown = ref_segment(self._reached(self._state_log)) - self._oldest_state
         return (grown >= _STATE_SEGMENTS or self._behind) and self.snapshot is not None
 
-    async def _work(self) -> None:
-        try:
-            if self._done_texts:
-                texts, self._done_texts = self._done_texts, []
-                await self._loop.run_in_executor(None, self._remove_texts, texts)
-            if ready := self._ready():
-                await self._give_up(ready)
-            if self._wants_checkpoint():
-                await self.checkpoint()
-            if self._to_compact:
-                await self._compact()
-        except (OSError, StoreError):
-            self.failures += 1
-            self._not_before = self._loop.time() + _PATIENCE
+    async def _work(self, *, give: bool, write: bool) -> None:
+        """Give room back, then write; a full disk that refuses the one must not delay the other."""
+        if give:
+            try:
+                await self._give_back()
+            except (OSError, StoreError):
+                self.failures += 1
+                self._give_after = self._loop.time() + _HASTE
+                self._look_again(_HASTE)
+        if write:
+            try:
+                if self._wants_checkpoint():
+                    await self.checkpoint()
+                if self._to_compact:
+                    await self._compact()
+            except (OSError, StoreError):
+                self.failures += 1
+                self._write_after = self._loop.time() + _PATIENCE
+
+    async def _give_back(self) -> None:
+        if self._done_texts:
+            texts = self._done_texts[:]
+            await self._loop.run_in_executor(None, self._remove_texts, texts)
+            del self._done_texts[: len(texts)]
+        if ready := self._ready():
+            await self._give_up(ready)
 
     def _remove_texts(self, message_ids: list[int]) -> None:
         for message_id in message_ids:

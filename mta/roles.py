@@ -93,6 +93,8 @@ class Server:
         if problem := obstacle(new):
             _say(f"{self._path}: {problem}\nmta: the settings in use stay")
             return None
+        if new.spool.risk:
+            _say(new.spool.risk)
         self._settings = self._with_what_can_change(new)
         return self.plan()
 

@@ -279,6 +279,8 @@ def _prepare(settings: Settings, path: Path) -> Supervisor:
     lock(settings.server.state_dir, account)
     if account is None and os.geteuid() == 0:
         report("running as root, as [server] user is not set; a server on the Internet should have a user of its own")
+    if settings.spool.risk:
+        report(settings.spool.risk)
     receivers, couriers = processes(settings)
     sockets = open_sockets(all_addresses(settings), receivers)
     drop_privileges(account)

@@ -38,6 +38,7 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
     running = _is_running(found)
     for directory in (found.server.state_dir, found.server.runtime_dir):
         yield _directory(directory)
+    yield ("warn", found.spool.risk) if found.spool.risk else ("ok", "a message is answered 250 when it is on disk")
     for listener in found.listener:
         for address in listener.address:
             yield _port(address, running=running)

@@ -19,11 +19,18 @@ _LABELS = {
     "live_octets": "octets of unfinished messages in them (where not counted yet: all)",
     "live_messages": "unfinished messages",
     "large_bodies": "large texts",
-    "commits": "syncs",
+    "commits": "batches written",
+    "syncs": "syncs",
     "octets": "octets written",
     "mean_seconds": "mean seconds of write and sync",
     "longest_seconds": "longest of them",
     "failures": "failed writes or syncs",
+    "retired_segments": "segments retired for them",
+    "uncut_batches": "failed batches that may be read again",
+    "free_octets": "free octets of the disk",
+    "free_inodes": "free inodes of the disk",
+    "refusing_since": "mail is refused since (Unix time)",
+    "refusing_why": "why",
     "unwritten_changes": "changes that wait to be written again",
     "unprepared_segments": "segments made without a spare at hand",
     "checkpoints": "checkpoints",
@@ -75,5 +82,5 @@ def _stats(arguments: argparse.Namespace) -> int:
     for name, value in numbers.items():
         shown = f"{value:.6f}" if isinstance(value, float) else str(value)
         print(f"{_LABELS.get(name, name.replace('_', ' ')):{width}}  {shown}")
-    print(f"{'syncs a second since the start':{width}}  {numbers['commits'] / max(uptime, 0.001):.2f}")
+    print(f"{'syncs a second since the start':{width}}  {numbers['syncs'] / max(uptime, 0.001):.2f}")
     return 0

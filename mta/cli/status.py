@@ -22,7 +22,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _lines(status: dict[str, object]) -> list[str]:
     lines = [
         f"{status['hostname']}: {status['messages']} messages queued, up {status['uptime']} s,"
-        f" durability {status['durability']}" + ("" if status["recovered"] else ", still reading the spool")
+        f" durability {status['durability']}"
+        + (f" (synced every {status['interval']} s: not safe when the machine stops)" if "interval" in status else "")
+        + ("" if status["recovered"] else ", still reading the spool")
     ]
     for title in ("deliveries", "spool", "counters"):
         table = status[title]

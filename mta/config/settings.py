@@ -177,6 +177,23 @@ class Spool:
         low=0,
     )
     min_free: Octets = key("Below so much free disk new mail is answered 452.", Octets(64 << 20), low=0)
+    min_free_inodes: int = key("Below so many free inodes, where they are counted, likewise.", 1000, low=0)
+    durability: Literal["commit", "interval"] = key(
+        "commit: a message is answered 250 when it is synced; interval: when it is written, so that a machine that"
+        " stops may lose what came last.",
+        "commit",
+    )
+    interval: Seconds = key('Time between syncs with durability = "interval".', Seconds(0.2), low=0.01, high=10.0)
+
+    @property
+    def risk(self) -> str:
+        """What an operator must be told of the durability; "" where a 250 means on disk."""
+        if self.durability == "commit":
+            return ""
+        return (
+            f'[spool] durability is "interval": a message is answered 250 up to {self.interval:g} s before it is on'
+            " disk; a machine that stops loses what came meanwhile"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

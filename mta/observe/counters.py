@@ -28,6 +28,8 @@ NAMES: Final = (
     "connections_failed",
     "internal_errors",
     "messages_ambiguous",
+    "segments_retired",
+    "receivers_refusing",  # not a count: how many do so now
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

@@ -27,7 +27,7 @@ from mta.model import LINK_VERSION, Arrivals, Hello, LinkRecord, Position
 from mta.net.link import Link
 from mta.net.resolver import DnsResolver
 from mta.net.seats import SeatTable
-from mta.observe.maillog import LOG_DELAY, MailLog
+from mta.observe.maillog import LOG_DELAY, MailLog, printable
 from mta.queue._arena import ACTIVE
 from mta.queue.couriers import Couriers
 from mta.queue.filter import AMBIGUOUS, STATES
@@ -169,6 +169,7 @@ class Desk:
     def status(self) -> Row:
         """What `mta status` shows."""
         arena = self.manager.arena
+        spool = self._start.settings.spool
         return {
             "hostname": self._start.settings.server.hostname,
             "pid": self._start.processes()[0][2] if self._start.processes() else 0,
@@ -180,7 +181,8 @@ class Desk:
                 AMBIGUOUS: len(self.manager.extras.ambiguous),  # of the deferred ones
             },
             "sites": len(self.manager.sites.by_number) - 1,
-            "durability": "commit",
+            "durability": spool.durability,
+            **({"interval": spool.interval} if spool.durability == "interval" else {}),
             "processes": [
                 {"role": role, "worker": worker, "pid": pid} for role, worker, pid in self._start.processes()
             ],
@@ -198,6 +200,10 @@ class Desk:
             self.manager.arrived(record)
 
     def _report(self) -> None:
+        if risk := self._start.settings.spool.risk:
+            self._maillog(
+                "-", "durability", f'interval={self._start.settings.spool.interval:g} warning="{printable(risk)}"'
+            )
         report = self._store.report
         for note in report.notes:
             print(f"mta: spool: {note}", file=sys.stderr, flush=True)

@@ -22,6 +22,7 @@ import uvloop
 from mta.config.settings import Limits, Listener, Settings
 from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
 from mta.net.link import Link
+from mta.observe.counters import INDEX
 from mta.observe.maillog import LOG_DELAY, MailLog
 from mta.policy.relay import RelayControl
 from mta.receive.connection import Connection
@@ -75,6 +76,7 @@ class Receiver:
         self._servers: list[asyncio.Server] = []
         self._clock = Clock()
         self._stopping = False
+        self._retired = 0  # segments that failed, as far as they are counted
         self._maillog = MailLog(settings.log.path, partial(loop.call_later, LOG_DELAY))
         self._link = Link(start.link, loop, self._heard)
         self._intake = MessageIntake(
@@ -162,12 +164,20 @@ class Receiver:
         self._clock.tick += 1
         self._intake.settle()
         refusing = self._writer.refusing
+        self._tell_health(refusing is not None)
         for endpoint, _ in self._endpoints:
             endpoint.refuse_mail(refusing)
         tick = self._clock.tick
         for connection in list(self._connections):
             if tick - connection.active > _patience(connection, self._limits):
                 connection.hang_up(_TIMEOUT)
+
+    def _tell_health(self, refusing: bool) -> None:
+        """For `mta status`: the row of counters outlives this process, what it says now must not."""
+        counters = self._start.counters
+        counters[INDEX["receivers_refusing"]] = refusing
+        counters[INDEX["segments_retired"]] += self._writer.retired - self._retired
+        self._retired = self._writer.retired
 
 
 def _patience(connection: Connection, limits: Limits) -> float:

@@ -7,8 +7,12 @@ from typing_extensions import Buffer
 SOURCE_HASH: Final[str]
 
 class Committer:
-    """The thread of one log. `event` is readable when `collect` has something to report."""
+    """The thread of one log. `event` is readable when `collect` has something to report.
 
+    `interval_ns`: 0, or what was written is synced once in so many nanoseconds, and reported before.
+    """
+
+    def __init__(self, interval_ns: int = 0) -> None: ...
     @property
     def event(self) -> int: ...
     def append(
@@ -49,15 +53,18 @@ class Committer:
     def kick(self) -> None:
         """Let the thread write what was appended."""
     def collect(self) -> list[tuple[int, int, int, int, int]]:
-        """Finished batches, in order: a list of (segment, start, end, records, errno)."""
+        """Finished batches, in order: a list of (segment, start, end, records, errno).
+
+        One without records is a failed sync of an interval: what was reported of that segment before may be lost.
+        """
     def close(self) -> None:
         """Write what waits, end the thread. `collect` still reports afterwards."""
     @property
     def waiting(self) -> int:
         """Octets appended and not yet durable."""
     @property
-    def statistics(self) -> tuple[int, int, int, float, float]:
-        """(batches, octets, failures, seconds in write and sync, longest of them)"""
+    def statistics(self) -> tuple[int, int, int, float, float, int, int]:
+        """(batches, octets, failures, seconds in write and sync, longest of them, syncs, failed batches not cut off)"""
 
 def crc32c(data: Buffer, start: int = 0) -> int:
     """CRC-32C of a buffer, continued from `start`."""

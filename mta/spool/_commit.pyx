@@ -4,10 +4,29 @@
 One `Committer` serves one log of one process. Records are copied into a batch; while the thread writes and syncs one
 batch, the next one fills. There is no timer: the size of a batch is what arrived during the last sync.
 
+A batch, and what a crash leaves of it:
+
+    step                      then                       a crash before the step ends
+    filling                   -                          nothing of it on disk, nobody was answered
+    1 pwrite                  2; error: 4                some of its records, any of them, whole or torn: unanswered
+    2 fdatasync               3; error: 4                the same
+    3 reported good           250                        it is on disk
+    4 cut off (ftruncate, or  reported as failed: 451;   some of its records may be there, and be delivered though
+      zeros), fdatasync       the segment is retired     their clients come again: twice rather than never
+
+The cut is tried before the report, so nobody who reads the log meets a message that was answered 451. Where the disk
+refuses the cut as well, this is counted (`uncut`); the copy may then be delivered beside the one that comes again.
+
+With an `interval` (spool.durability) step 2 is left out, and done for all that was written once in so many nanoseconds,
+before a batch of another segment is written, and at the end. When that fails there is nobody left to be told 451: the
+failure is reported with no records, and the segment is retired, not cut, for what it holds was answered 250.
+
 Invariants
-- INVARIANT: a batch is reported without error only after `pwrite` of all its octets and `fdatasync` succeeded.
+- INVARIANT: without an interval a batch is reported without error only after `pwrite` of all its octets and
+  `fdatasync` succeeded.
 - INVARIANT: after a failed write or sync nothing is written to that segment again: later batches for it fail too
   (the kernel may have dropped the dirty pages, so a second sync that succeeds proves nothing).
+- A descriptor is not used any more once a batch of a later segment was reported.
 - Batches are written and reported in the order in which they were begun.
 - The thread is made in the process that uses it, never inherited over a fork, and takes no signals.
 
@@ -34,6 +53,13 @@ cdef extern from "crc32c.h" nogil:
     void mta_crc_setup()
     uint32_t mta_crc32c(uint32_t crc, const void *data, size_t n)
 
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec *)
+    int CLOCK_MONOTONIC
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
         pass
@@ -47,7 +73,13 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_lock(pthread_mutex_t *)
     int pthread_mutex_unlock(pthread_mutex_t *)
     int pthread_mutex_destroy(pthread_mutex_t *)
-    int pthread_cond_init(pthread_cond_t *, void *)
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t *)
+    int pthread_condattr_setclock(pthread_condattr_t *, int)
+    int pthread_condattr_destroy(pthread_condattr_t *)
+    int pthread_cond_init(pthread_cond_t *, const pthread_condattr_t *)
+    int pthread_cond_timedwait(pthread_cond_t *, pthread_mutex_t *, const timespec *)
     int pthread_cond_signal(pthread_cond_t *)
     int pthread_cond_wait(pthread_cond_t *, pthread_mutex_t *)
     int pthread_cond_destroy(pthread_cond_t *)
@@ -64,19 +96,13 @@ cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *data, size_t n, int64_t offset)
     ssize_t write(int fd, const void *data, size_t n)
     int fdatasync(int fd)
+    int ftruncate(int fd, int64_t length)
     int close(int fd)
 
 cdef extern from "<sys/eventfd.h>" nogil:
     int eventfd(unsigned int initial, int flags)
     int EFD_NONBLOCK
     int EFD_CLOEXEC
-
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        int64_t tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec *)
-    int CLOCK_MONOTONIC
 
 SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
 
@@ -131,10 +157,16 @@ cdef struct Shared:
     int kicked
     int stop
     int event
+    int dirty_fd            # with an interval: written and not synced, if dirty_segment is not 0
+    uint64_t dirty_segment
+    uint64_t dirty_since
+    uint64_t interval       # 0: every batch is synced before it is reported
     size_t waiting
     uint64_t batches
     uint64_t octets
     uint64_t failures
+    uint64_t uncut
+    uint64_t syncs
     uint64_t sync_ns
     uint64_t sync_max_ns
 
@@ -161,80 +193,178 @@ cdef int write_whole(int fd, const char *data, size_t n, int64_t offset) noexcep
     return 0
 
 
-cdef int commit(Batch *batch) noexcept nogil:
+cdef int commit(Batch *batch, int synced) noexcept nogil:
     cdef int error = write_whole(batch.fd, batch.data, batch.length, batch.offset)
-    if error == 0 and fdatasync(batch.fd) != 0:     # INVARIANT: only this makes a 250 true
+    if error == 0 and synced and fdatasync(batch.fd) != 0:  # INVARIANT: only this makes a 250 true
         error = errno
     return error
+
+
+cdef int cut(Batch *batch) noexcept nogil:
+    """Make what may have reached the file of a failed batch unreadable, now and after a crash; 0 when that is done.
+
+    Cut off, for that needs no room; else overwritten. This sync proves nothing about the batch, and need not.
+    """
+    cdef int error = 0
+    if ftruncate(batch.fd, batch.offset) != 0:
+        memset(batch.data, 0, batch.length)
+        error = write_whole(batch.fd, batch.data, batch.length, batch.offset)
+    return fdatasync(batch.fd) or error
+
+
+cdef void report(Shared *s, Batch *batch) noexcept nogil:
+    """Put a batch to what `collect` gives; called with the lock held."""
+    batch.next = NULL
+    if s.done_tail:
+        s.done_tail.next = batch
+    else:
+        s.done = batch
+    s.done_tail = batch
+
+
+cdef int is_due(Shared *s) noexcept nogil:
+    """Whether what was written must be synced now, before anything else."""
+    if s.dirty_segment == 0:
+        return 0
+    if s.head and s.head.segment != s.dirty_segment:
+        return 1
+    return (s.stop and not s.head) or now_ns() - s.dirty_since >= s.interval
+
+
+cdef int sync_dirty(Shared *s) noexcept nogil:
+    """Sync what was written; called with the lock held, which is released meanwhile. Whether there is a report."""
+    cdef uint64_t segment = s.dirty_segment
+    cdef uint64_t began = now_ns()
+    cdef uint64_t took
+    cdef int fd = s.dirty_fd
+    cdef int error = 0
+    cdef Batch *failed
+    s.dirty_segment = 0
+    pthread_mutex_unlock(&s.lock)
+    if fdatasync(fd) != 0:
+        error = errno
+    took = now_ns() - began
+    pthread_mutex_lock(&s.lock)
+    s.syncs += 1
+    s.sync_ns += took
+    if took > s.sync_max_ns:
+        s.sync_max_ns = took
+    if error == 0:
+        return 0
+    s.failures += 1
+    s.bad_segment = segment
+    failed = <Batch *>calloc(1, sizeof(Batch))
+    if failed == NULL:
+        return 0    # the next batch of the segment fails, and tells
+    failed.segment = segment
+    failed.error = error
+    report(s, failed)
+    return 1
+
+
+cdef void sleep(Shared *s) noexcept nogil:
+    """Until there may be something to do."""
+    cdef timespec until
+    cdef uint64_t due
+    if s.dirty_segment == 0:
+        pthread_cond_wait(&s.wake, &s.lock)
+        return
+    due = s.dirty_since + s.interval
+    until.tv_sec = <int64_t>(due // 1000000000)
+    until.tv_nsec = <long>(due % 1000000000)
+    pthread_cond_timedwait(&s.wake, &s.lock, &until)
+
+
+cdef void process(Shared *s, Batch *batch) noexcept nogil:
+    """Write a batch and have it reported; called with the lock held, which is released meanwhile."""
+    cdef uint64_t began
+    cdef uint64_t took = 0
+    cdef int uncut = 0
+    batch.taken = 1
+    if batch.next == NULL:
+        s.kicked = 0
+    if batch.segment == s.bad_segment:
+        batch.error = EIO
+    else:
+        pthread_mutex_unlock(&s.lock)
+        began = now_ns()
+        batch.error = commit(batch, s.interval == 0)
+        took = now_ns() - began
+        if batch.error:
+            uncut = cut(batch) != 0
+        pthread_mutex_lock(&s.lock)
+        if s.interval == 0:
+            s.syncs += 1
+        elif batch.error == 0 and s.dirty_segment == 0:
+            s.dirty_fd = batch.fd
+            s.dirty_segment = batch.segment
+            s.dirty_since = began
+    if batch.error:
+        s.bad_segment = batch.segment
+        s.failures += 1
+        s.uncut += uncut
+    s.batches += 1
+    s.octets += batch.length
+    s.sync_ns += took
+    if took > s.sync_max_ns:
+        s.sync_max_ns = took
+    s.waiting -= batch.length
+    s.head = batch.next
+    if s.head == NULL:
+        s.tail = NULL
+    report(s, batch)
 
 
 cdef void *work(void *argument) noexcept nogil:
     """The thread: take a batch, make it durable, report it, until told to stop and nothing is left."""
     cdef Shared *s = <Shared *>argument
-    cdef Batch *batch
-    cdef uint64_t began, took
+    cdef int told
     cdef uint64_t one = 1
     pthread_mutex_lock(&s.lock)
     while True:
-        while not ((s.head and (s.kicked or s.stop)) or (s.stop and not s.head)):
-            pthread_cond_wait(&s.wake, &s.lock)
-        if not s.head:
+        if is_due(s):
+            told = sync_dirty(s)
+        elif s.head and (s.kicked or s.stop):
+            process(s, s.head)
+            told = 1
+        elif s.stop:
             break
-        batch = s.head
-        batch.taken = 1
-        if batch.next == NULL:
-            s.kicked = 0
-        if batch.segment == s.bad_segment:
-            batch.error = EIO
-            took = 0
         else:
+            sleep(s)
+            told = 0
+        if told:
             pthread_mutex_unlock(&s.lock)
-            began = now_ns()
-            batch.error = commit(batch)
-            took = now_ns() - began
+            write(s.event, &one, 8)     # likewise without the lock, which the loop takes first thing
             pthread_mutex_lock(&s.lock)
-        if batch.error:
-            s.bad_segment = batch.segment
-            s.failures += 1
-        s.batches += 1
-        s.octets += batch.length
-        s.sync_ns += took
-        if took > s.sync_max_ns:
-            s.sync_max_ns = took
-        s.waiting -= batch.length
-        s.head = batch.next
-        if s.head == NULL:
-            s.tail = NULL
-        batch.next = NULL
-        if s.done_tail:
-            s.done_tail.next = batch
-        else:
-            s.done = batch
-        s.done_tail = batch
-        pthread_mutex_unlock(&s.lock)
-        write(s.event, &one, 8)     # likewise without the lock, which the loop takes first thing
-        pthread_mutex_lock(&s.lock)
     pthread_mutex_unlock(&s.lock)
     return NULL
 
 
 cdef class Committer:
-    """The thread of one log. `event` is readable when `collect` has something to report."""
+    """The thread of one log. `event` is readable when `collect` has something to report.
+
+    `interval_ns`: 0, or what was written is synced once in so many nanoseconds, and reported before.
+    """
 
     cdef Shared *shared
     cdef pthread_t thread
     cdef bint running
     cdef readonly int event
 
-    def __cinit__(self):
+    def __cinit__(self, uint64_t interval_ns=0):
         cdef sigset_t blocked, before
+        cdef pthread_condattr_t clock
         self.event = -1
         self.running = False
         self.shared = <Shared *>calloc(1, sizeof(Shared))
         if self.shared == NULL:
             raise MemoryError
         pthread_mutex_init(&self.shared.lock, NULL)
-        pthread_cond_init(&self.shared.wake, NULL)
+        pthread_condattr_init(&clock)
+        pthread_condattr_setclock(&clock, CLOCK_MONOTONIC)
+        pthread_cond_init(&self.shared.wake, &clock)
+        pthread_condattr_destroy(&clock)
+        self.shared.interval = interval_ns
         self.event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if self.event < 0:
             raise OSError(errno, "eventfd")
@@ -402,7 +532,10 @@ cdef class Committer:
             pthread_cond_signal(&s.wake)
 
     def collect(self):
-        """Finished batches, in order: a list of (segment, start, end, records, errno)."""
+        """Finished batches, in order: a list of (segment, start, end, records, errno).
+
+        One without records is a failed sync of an interval: what was reported of that segment before may be lost.
+        """
         cdef Shared *s = self.shared
         cdef Batch *batch
         cdef Batch *following
@@ -435,9 +568,9 @@ cdef class Committer:
 
     @property
     def statistics(self):
-        """(batches, octets, failures, seconds in write and sync, longest of them)"""
+        """(batches, octets, failures, seconds in write and sync, longest of them, syncs, failed batches not cut off)"""
         cdef Shared *s = self.shared
-        return (s.batches, s.octets, s.failures, s.sync_ns / 1e9, s.sync_max_ns / 1e9)
+        return (s.batches, s.octets, s.failures, s.sync_ns / 1e9, s.sync_max_ns / 1e9, s.syncs, s.uncut)
 
 
 cdef int make_room(Batch *batch, size_t length) noexcept:

@@ -127,12 +127,16 @@ def read_header(path: Path) -> SegmentHeader | None:
 
 
 class Supply:
-    """Gives one log its next segment, and prepares the one after that in a thread."""
+    """Gives one log its next segment, and prepares the one after that in a thread.
 
-    def __init__(self, folder: Folder, log: int, size: int) -> None:
+    `untouched`: octets of the disk that are left alone: no file is made that would leave less.
+    """
+
+    def __init__(self, folder: Folder, log: int, size: int, untouched: int = 0) -> None:
         self._folder = folder
         self._log = log
         self._size = size
+        self._untouched = untouched
         self._spare = folder.free / f"spare-{log:02x}"
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -158,9 +162,17 @@ class Supply:
 
     def prepare(self) -> None:
         """Begin to make a spare, unless there is one or it is being made."""
-        if (self._thread is None or not self._thread.is_alive()) and not self._spare.exists():
-            self._thread = threading.Thread(target=self._make_spare, name="spare segment", daemon=True)
-            self._thread.start()
+        if (self._thread is None or not self._thread.is_alive()) and not self._has_spare():
+            thread = threading.Thread(target=self._make_spare, name="spare segment", daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads: the next look tries again
+                thread.start()
+                self._thread = thread
+
+    def _has_spare(self) -> bool:
+        try:
+            return self._spare.exists()
+        except OSError:
+            return True  # a disk that cannot be asked makes none either: the next look tries again
 
     def close(self) -> None:
         """End the thread; a spare that is not whole yet is given up, so that a stop does not wait for it."""
@@ -180,7 +192,7 @@ class Supply:
                 return mine
         if not self._claim_old(mine):
             self.unprepared += 1
-            _make(mine, self._size)
+            self._make(mine)
         return mine
 
     def _claim_old(self, mine: Path) -> bool:
@@ -203,12 +215,19 @@ class Supply:
         unfinished = self._spare.with_suffix(".part")
         try:
             if not self._claim_old(unfinished):
-                _make(unfinished, self._size, prewrite_until=self._closing)
+                self._make(unfinished, prewrite_until=self._closing)
             os.rename(unfinished, self._spare)
             self.failure = None
         except OSError as error:
             self.failure = error
             _drop(unfinished)
+
+    def _make(self, path: Path, *, prewrite_until: threading.Event | None = None) -> None:
+        if self._untouched:
+            disk = os.statvfs(self._folder.free)
+            if disk.f_bavail * disk.f_frsize - self._size < self._untouched:
+                raise OSError(errno.ENOSPC, "a new segment would use up the reserve below [spool] min_free")
+        _make(path, self._size, prewrite_until=prewrite_until)
 
 
 def _make(path: Path, size: int, *, prewrite_until: threading.Event | None = None) -> None:

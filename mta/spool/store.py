@@ -229,12 +229,17 @@ class LocalStore:
         return self._writer.floor
 
     @property
-    def statistics(self) -> dict[str, float]:
+    def statistics(self) -> dict[str, float | str]:
         """For `mta status`."""
+        disk = self._writer.watermark
+        inodes = disk.room.inodes
         in_use = self._folder.in_use()
         live = self._compaction.live_octets(in_use)
         return {
             **self._writer.statistics,
+            "free_octets": disk.room.octets,
+            **({} if inodes is None else {"free_inodes": inodes}),
+            **({"refusing_since": round(disk.since), "refusing_why": disk.why} if disk.since else {}),
             "segments": len(in_use),
             "segment_octets": len(in_use) * self._segment_size,
             "live_octets": live,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,9 +32,10 @@ from mta.config.settings import Spool
 from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, Ref, StoreError, part_domains
 from mta.spool._commit import Committer
 from mta.spool.bodies import BodyFile, store_error
-from mta.spool.format import FIRST_OFFSET, LARGE, MESSAGE, MESSAGE_HEAD, make_ref, padded
+from mta.spool.format import FIRST_OFFSET, LARGE, MESSAGE, MESSAGE_HEAD, make_ref, padded, segment_name
 from mta.spool.scan import SegmentView
 from mta.spool.segments import Folder, Segment, Supply
+from mta.spool.watermark import Watermark
 
 _MOST_WAITING = 64 << 20  # octets that may wait for one disk; beyond, mail is refused for the moment
 _MOST_DOMAINS = 64  # more are not sent with an arrival: the queue manager reads them from the spool
@@ -67,8 +69,11 @@ class LogWriter:
         keys = self._folder.in_use(log)
         self.floor, self._generation = _earlier_life(self._folder, log, keys)
         self._sequence = (keys[-1] & 0xFFFFFFFF) if keys else 0
-        self._supply = Supply(self._folder, log, settings.segment_size)
-        self._committer = Committer()
+        self._supply = Supply(self._folder, log, settings.segment_size, 0 if reserve else settings.min_free)
+        self._watermark = Watermark(settings, self._folder.root)
+        # What became of mail is always synced at once: texts and segments are given up for it.
+        relaxed = settings.durability == "interval" and not reserve
+        self._committer = Committer(int(settings.interval * 1e9) if relaxed else 0)
         self._open: dict[int, Segment] = {}  # segments with records on their way, by key
         self._waiting: deque[tuple[object, Arrival | None]] = deque()  # None: the token is a Done
         self._messages = 0  # of those
@@ -78,6 +83,7 @@ class LogWriter:
         self._idle.set()
         self._looked = -_LOOK_EVERY
         self._short: StoreError | None = None
+        self.retired = 0  # segments left behind after a failure
         self._segment: Segment | None = None
         self._offset = 0
         with contextlib.suppress(StoreError):  # a full disk: the process starts, and refuses until there is room
@@ -133,15 +139,24 @@ class LogWriter:
 
     @property
     def statistics(self) -> dict[str, float]:
-        batches, octets, failures, seconds, longest = self._committer.statistics
+        batches, octets, failures, seconds, longest, syncs, uncut = self._committer.statistics
         return {
             "commits": batches,
             "octets": octets,
+            "syncs": syncs,
             "failures": failures,
-            "mean_seconds": seconds / batches if batches else 0.0,
+            "retired_segments": self.retired,
+            "uncut_batches": uncut,
+            "mean_seconds": seconds / syncs if syncs else 0.0,
             "longest_seconds": longest,
             "unprepared_segments": self._supply.unprepared,
         }
+
+    @property
+    def watermark(self) -> Watermark:
+        """The disk as it is now, whether this log heeds it or not."""
+        self._watermark.look()
+        return self._watermark
 
     async def drain(self) -> None:
         """Wait until all that was put is durable and told."""
@@ -242,9 +257,9 @@ class LogWriter:
 
     def _collect(self) -> None:
         os.read(self._committer.event, 8)
-        for key, start, end, records, error in self._committer.collect():
+        for key, _, end, records, error in self._committer.collect():
             if error:
-                self._leave(key, start, end)
+                self._retire(key, error, records)
             else:
                 self.position = make_ref(key >> 32, key & 0xFFFFFFFF, end)
             self._tell(records, store_error("commit failed", OSError(error, os.strerror(error))) if error else None)
@@ -269,18 +284,15 @@ class LogWriter:
         for done in calls:
             done(error)
 
-    def _leave(self, key: int, start: int, end: int) -> None:
-        """A batch failed: its segment is not written again, and what may have reached the file is made unreadable.
-
-        The clients were told 451 and will send again; a reader of the log must not deliver a copy meanwhile.
-        """
-        segment = self._open.get(key)
+    def _retire(self, key: int, error: int, records: int) -> None:
+        """A batch failed, or a sync of what was answered 250 already: its segment is not written again."""
         if self._segment is not None and self._segment.key == key:
-            segment = self._open[key] = self._segment
+            self._open[key] = self._segment
             self._segment = None  # the next record begins a new one
-        if segment is not None:
-            with contextlib.suppress(OSError):  # the disk fails: then nobody reads the copy either
-                os.pwrite(segment.fd, bytes(end - start), start)
+            self.retired += 1
+        if not records:
+            text = f"what was answered 250 in the last {self._settings.interval:g} s may be lost if the machine stops"
+            _say(f"{segment_name(key)}: a sync failed ({os.strerror(error)}); {text}")
 
     def _close_left(self, key: int) -> None:
         """Close segments that are behind the one just reported: batches come in order."""
@@ -288,9 +300,12 @@ class LogWriter:
             os.close(self._open.pop(left).fd)
 
     def _begin_large(self, draft: Draft, body: BodyFile, token: object) -> None:
+        try:
+            future = self._loop.run_in_executor(None, body.finish)
+        except RuntimeError as error:  # no more threads
+            raise StoreError(f"a large text cannot be synced: {error}") from error
         self._syncing += 1
         self._idle.clear()
-        future = self._loop.run_in_executor(None, body.finish)
         future.add_done_callback(partial(self._end_large, draft, body, token))
 
     def _end_large(self, draft: Draft, body: BodyFile, token: object, future: asyncio.Future[None]) -> None:
@@ -310,14 +325,11 @@ class LogWriter:
         self._committed([token], (), error)
 
     def _look(self) -> StoreError | None:
+        self._supply.prepare()  # the disk may have been too full for it
         if self._reserve:
             return None
-        try:
-            disk = os.statvfs(self._folder.root)
-        except OSError as error:
-            return store_error("the spool cannot be looked at", error)
-        if disk.f_bavail * disk.f_frsize < self._settings.min_free:
-            return StoreError("the disk is below [spool] min_free", full=True)
+        if (short := self._watermark.look()) is not None:
+            return short
         if self._segment is None:
             return self._try_again()
         return None
@@ -329,6 +341,10 @@ class LogWriter:
         except StoreError as error:
             return error
         return None
+
+
+def _say(text: str) -> None:
+    print(f"mta: spool: {text}", file=sys.stderr, flush=True)
 
 
 def _earlier_life(folder: Folder, log: int, keys: Sequence[int]) -> tuple[int, int]:

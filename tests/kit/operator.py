@@ -17,7 +17,7 @@ STATUS: Json = {
     "durability": "fsync",
     "recovered": True,
     "deliveries": {"deferred": 1, "active": 0},
-    "spool": {"segments": 3, "commits": 7, "free": 0.123456},
+    "spool": {"segments": 3, "commits": 7, "syncs": 7, "free": 0.123456},
     "counters": {"accepted": 0},
     "processes": [{"role": "receiver", "worker": 0, "pid": 42}],
 }

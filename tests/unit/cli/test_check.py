@@ -40,7 +40,7 @@ def test_all_is_well(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[st
         file = configured(tmp_path, port, f"[dns]\nnameservers = '{zone.address}'")
         code, said = check(file, capsys)
     assert code == 0
-    assert [verdict for verdict, _ in said] == ["ok"] * 6
+    assert [verdict for verdict, _ in said] == ["ok"] * 7
     assert ("ok", f"{file} is understood") in said
     assert ("ok", f"{tmp_path}/var will be made") in said
     assert ("ok", f"127.0.0.1:{port} is free") in said

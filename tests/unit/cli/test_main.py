@@ -327,14 +327,15 @@ def test_check_tells_what_will_not_work(tmp_path: Path, capsys: Output) -> None:
         )
         assert main(["check", "-c", str(path)]) == 78
     lines = capsys.readouterr().out.replace(f"{tmp_path}/", "").splitlines()
-    assert lines[:4] == [
+    assert lines[:5] == [
         "ok    mta.toml is understood",
         "ok    var will be made",
         "FAIL  file is not a directory",
+        "ok    a message is answered 250 when it is on disk",
         f"FAIL  127.0.0.1:{port}: Address already in use",
     ]
-    assert lines[4].startswith("FAIL  file with file: ")
-    assert lines[5].startswith("warn  server.hostname name.invalid does not resolve")
+    assert lines[5].startswith("FAIL  file with file: ")
+    assert lines[6].startswith("warn  server.hostname name.invalid does not resolve")
 
 
 @pytest.mark.usefixtures("queue")

@@ -234,7 +234,7 @@ def test_status(operator: FakeOperator, config: str, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out.splitlines() == [
         "mx.example.org: 2 messages queued, up 61 s, durability fsync",
         "deliveries  deferred 1",
-        "spool       segments 3  commits 7  free 0.1235",
+        "spool       segments 3  commits 7  syncs 7  free 0.1235",
         "counters    nothing",
         "processes   receiver 0: pid 42",
     ]

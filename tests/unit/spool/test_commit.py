@@ -2,6 +2,7 @@
 
 import os
 import select
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,50 @@ def test_after_a_failure_the_segment_is_never_written_again(
     assert scan(os.pread(fd, 4096, 0), 9, 0)[0][0][3] == 4
     assert os.fstat(fd).st_size == padded(4), "the refused record was not written"
     assert committer.statistics[2] == 2
+
+
+def test_an_interval_answers_before_it_syncs(fd: int) -> None:
+    committer = Committer(3_600_000_000_000)
+    end = append(committer, fd, 0, b"text")
+    committer.kick()
+    assert collect(committer, 1) == [(1, 0, end, 1, 0)]
+    assert committer.statistics[5] == 0
+    append(committer, fd, 0, b"of the next segment", segment=2)
+    committer.kick()
+    collect(committer, 1)
+    assert committer.statistics[5] == 1, "a segment is synced before the next is written"
+    committer.close()
+    assert committer.statistics[5] == 2, "and the last one at the end"
+
+
+def test_an_interval_syncs_by_itself(fd: int) -> None:
+    committer = Committer(1_000_000)
+    append(committer, fd, 0, b"text")
+    committer.kick()
+    collect(committer, 1)
+    deadline = time.monotonic() + 10
+    while not committer.statistics[5]:
+        assert time.monotonic() < deadline
+    committer.close()
+    assert committer.statistics[2:6:3] == (0, 1)
+
+
+def test_a_failed_sync_of_an_interval_is_told_and_the_segment_left(fd: int) -> None:
+    committer = Committer(1_000_000)
+    with open("/dev/null", "wb") as broken:
+        append(committer, broken.fileno(), 0, b"answered")
+        committer.kick()
+        assert collect(committer, 1)[0][4] == 0
+        assert select.select([committer.event], [], [], 10)[0]
+        os.read(committer.event, 8)
+        ((segment, _, _, records, error),) = committer.collect()
+        assert (segment, records) == (1, 0)
+        assert error
+        append(committer, broken.fileno(), 40, b"behind", segment=1)
+        append(committer, fd, 0, b"good", segment=2)
+        committer.kick()
+        assert [bool(r[4]) for r in collect(committer, 2)] == [True, False]
+    committer.close()
 
 
 def test_a_read_only_descriptor_fails(committer: Committer, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,13 +16,13 @@ import uvloop
 
 from mta.config.settings import Octets, Spool
 from mta.model import Change, Draft, Ref, StoreError
-from mta.spool import bodies, writer
+from mta.spool import bodies, watermark, writer
 from mta.spool.format import ref_segment
 from mta.spool.reader import SpoolReader
 from mta.spool.segments import Folder, Supply
 from tests.kit.spool import Log, Manager, finished
 
-Disk = namedtuple("Disk", "f_bavail f_frsize")
+Disk = namedtuple("Disk", "f_bavail f_frsize f_files f_favail")
 
 
 def play(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -85,22 +87,38 @@ def test_a_failed_batch_is_refused_whole_and_the_log_goes_on(tmp_path: Path, dev
     play(scenario)
 
 
+@contextlib.contextmanager
+def no_file_beyond(octets: int) -> Iterator[None]:
+    """No file may be written beyond this place; what crosses it is written in part."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (octets, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_records_of_a_failed_batch_that_reached_the_file_are_not_read(tmp_path: Path) -> None:
     async def scenario() -> None:
         log, manager = Log(tmp_path), Manager(tmp_path)
-        for _ in range(3):
-            log.put(b"told 451")
-        await log.settled()
-        _, arrivals, _ = log.reports.pop()
-        _, key = current(log.writer)
-        log.writer._leave(key, 64, 64 + sum(a.length for a in arrivals))  # as if the sync had failed behind the write
         log.put(b"good")
         await log.settled()
-        assert [manager.read(q.ref).content[-4:] for q in manager.claim(await log.news())] == [b"good"]
+        with no_file_beyond(250_000):  # two of the three reach the file whole
+            for _ in range(3):
+                log.put(bytes(100_000) + b"told 451")
+            await log.settled()
+        assert log.reports[-1][2] is not None
+        assert log.writer.statistics["retired_segments"] == 1
+        assert log.writer.statistics["uncut_batches"] == 0
+        log.put(b"good")
+        await log.settled()
+        texts = [manager.read(q.ref).content[-4:] for q in manager.claim(await log.news())]
+        assert texts == [b"good", b"good"]
         await manager.store.close()
         await log.writer.close()
         again = Manager(tmp_path)
-        assert [c[-4:] for c in again.contents()] == [b"good"]
+        assert [c[-4:] for c in again.contents()] == [b"good", b"good"]
+        assert again.store.report.damaged == 0
         await again.store.close()
 
     play(scenario)
@@ -113,7 +131,7 @@ def test_low_space_refuses_mail_and_ends_by_itself(tmp_path: Path, monkeypatch: 
     async def scenario() -> None:
         settings = Spool(segment_size=Octets(1 << 20), min_free=Octets(100))
         log = Log(tmp_path, settings=settings)
-        monkeypatch.setattr(writer.os, "statvfs", lambda path: Disk(free[0], 1))
+        monkeypatch.setattr(watermark.os, "statvfs", lambda path: Disk(free[0], 1, 0, 0))
         errors = []
         for _ in range(2):
             assert log.writer.refusing is not None
@@ -133,6 +151,85 @@ def test_low_space_refuses_mail_and_ends_by_itself(tmp_path: Path, monkeypatch: 
         await log.settled()
         with pytest.raises(StoreError):
             log.put()
+        await log.writer.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("total", "free", "full"), [(0, 0, False), (5000, 9, True), (5000, 10, False)])
+def test_few_inodes_refuse_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, total: int, free: int, full: bool
+) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(watermark.os, "statvfs", lambda path: Disk(1 << 40, 1, total, free))
+        log = Log(tmp_path, settings=Spool(segment_size=Octets(1 << 20), min_free_inodes=10))
+        refusing = log.writer.refusing
+        assert (refusing is not None) is full
+        if refusing is not None:
+            assert refusing.full
+            assert "inodes" in str(refusing)
+            assert log.writer.watermark.since > 0
+        await log.writer.close()
+
+    play(scenario)
+
+
+def test_mail_takes_no_segment_out_of_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between min_free and min_free and a segment, what is there is used up, and the state log still gets its own."""
+
+    async def scenario() -> None:
+        settings = Spool(segment_size=Octets(1 << 20), min_free=Octets(10 << 20), min_free_inodes=0)
+        monkeypatch.setattr(watermark.os, "statvfs", lambda path: Disk((11 << 20) - 1, 1, 0, 0))
+        log = Log(tmp_path, settings=settings)
+        refusing = log.writer.refusing
+        assert refusing is not None
+        assert refusing.full
+        assert "reserve" in str(refusing)
+        state = writer.LogWriter(settings, tmp_path, 0, asyncio.get_running_loop(), log.committed, reserve=True)
+        assert state._segment is not None
+        await state.close()
+        await log.writer.close()
+
+    play(scenario)
+
+
+def test_the_spare_of_the_state_log_is_made_once_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_LOOK_EVERY", 0.0)
+
+    async def scenario() -> None:
+        log = Log(tmp_path, 0)
+        supply = log.writer._supply
+        spare = Folder(tmp_path).free / "spare-00"
+        assert supply._thread is not None
+        supply._thread.join()
+        spare.unlink()
+        log.put()
+        await log.settled()
+        supply._thread.join()
+        assert spare.stat().st_size == 1 << 20
+        await log.writer.close()
+
+    play(scenario)
+
+
+def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuses)
+            log = Log(tmp_path)
+            log.put()
+            assert len(await log.settled()) == 1
+            draft = log.draft()
+            body = log.writer.body(draft.id)
+            body.write(b"x" * 300_000)
+            with pytest.raises(StoreError):
+                log.writer.put(Draft(draft.id, draft.envelope, draft.head, body), draft.id)
+            body.discard()
+        log.put()
+        assert len(await log.settled()) == 2
         await log.writer.close()
 
     play(scenario)

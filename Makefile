@@ -7,12 +7,13 @@ BIN    := $(VENV)/bin
 FUZZ_INPUTS ?= 100000
 BENCH_ARGS  ?=
 
-.PHONY: run test test-all bench lint format fuzz build clean preflight
+.PHONY: run test test-all crash bench lint format fuzz build clean preflight
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run    build and start a development server on 127.0.0.1:2525, in the foreground"
 	@echo "make test   the default test suite"
+	@echo "make crash  kills, power cuts, failing calls, damaged files, a full disk: does the spool keep its promise?"
 	@echo "make bench  micro benchmarks, then the server under load (BENCH_ARGS='--against postfix' to compare)"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make fuzz   random dialogues against the session and its reference (FUZZ_INPUTS=$(FUZZ_INPUTS))"
@@ -39,6 +40,9 @@ test: build
 
 test-all: build
 	$(BIN)/python -m pytest
+
+crash: build
+	$(BIN)/python -m pytest tests/crash -m "" --figures build/crash.md
 
 bench: build
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-columns=min,median,max,rounds

@@ -20,6 +20,7 @@ import uvloop
 from mta.spool.check import SpoolCheck
 from mta.spool.format import FIRST_OFFSET, MESSAGE, RECORD, pack_record, padded, segment_name
 from mta.spool.segments import Folder, read_header
+from tests.crash.conftest import Figures
 from tests.crash.damage import Opened, Record, Spool, make, opened
 from tests.kit.spool import Manager
 
@@ -56,7 +57,7 @@ def behind(path: Path, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["end of file", "zeros", "stale records"])
 @pytest.mark.parametrize("what", ["message", "message with a large text", "changes"])
-def test_the_tail_is_cut(folder: Path, kind: str, what: str) -> None:
+def test_the_tail_is_cut(folder: Path, figures: Figures, kind: str, what: str) -> None:
     async def scenario() -> None:
         spool = await make(folder / "whole", ends_large=what == "message with a large text")
         last = spool.last(0 if what == "changes" else 1)
@@ -73,6 +74,7 @@ def test_the_tail_is_cut(folder: Path, kind: str, what: str) -> None:
             assert_intact(spool, found, except_for=set() if torn[:end] == whole[:end] else set(last.ids))
             if torn[: last.offset + last.length] != whole[: last.offset + last.length]:
                 assert not set(last.ids) & found.texts.keys(), place
+        figures(f"cut: {what}, then {kind}", f"{end + 1 - last.offset} lengths: all earlier records intact")
 
     play(scenario)
 
@@ -90,7 +92,7 @@ def assert_intact(spool: Spool, found: Opened, except_for: set[int]) -> None:
 
 
 @pytest.mark.parametrize(("flips", "seed"), [(200, 1), pytest.param(1000, 2, marks=pytest.mark.slow)])
-def test_a_bit_is_flipped_in_a_record(folder: Path, flips: int, seed: int) -> None:
+def test_a_bit_is_flipped_in_a_record(folder: Path, figures: Figures, flips: int, seed: int) -> None:
     async def scenario() -> None:
         spool = await make(folder / "whole")
         dice = random.Random(seed)
@@ -100,6 +102,7 @@ def test_a_bit_is_flipped_in_a_record(folder: Path, flips: int, seed: int) -> No
             copy = spool.copy(folder / "copy")
             flip(Folder(copy).path(record.key), record.offset, bit)
             check_damaged_record(spool, record, bit, await opened(spool, copy))
+        figures("flip", f"{flips} single bits: nothing altered is given out, all other records are there")
 
     play(scenario)
 

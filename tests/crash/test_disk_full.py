@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.conftest import Figures
 from tests.kit.server import Server, free_port
 from tests.kit.sink import Sink
 from tests.kit.waiting import wait_for
@@ -75,7 +76,7 @@ def use_up(disk: Path) -> Path:
     return ballast
 
 
-def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk(small_disk: Path, tmp_path: Path, figures: Figures) -> None:
     port = free_port()
     server = Server(
         tmp_path,
@@ -103,5 +104,11 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
             wait_for(lambda: talk.ask("MAIL FROM:<ann@here.test>").startswith("250"), 20, "mail being taken again")
             talk.expect("RSET", "250")
             talk.mail("ann@here.test", ["bob@far.test"], b"Subject: 1\r\n\r\n")
-        assert time.monotonic() - room_again < _HEALTHY
+        healthy = time.monotonic() - room_again
+        figures(
+            "full disk",
+            f"{accepted} messages acknowledged, then {refusal.strip()!r}; all {len(got)} delivered with 0 octets free;"
+            f" mail taken again {healthy:.1f} s after there was room",
+        )
+        assert healthy < _HEALTHY
         wait_for(lambda: server.count("all") == 1, 10, "the message in the queue")

@@ -4,26 +4,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.conftest import Figures
 from tests.crash.storm.ledger import Ledger
-from tests.crash.storm.run import Plan, storm
+from tests.crash.storm.run import SERVICE, Plan, storm
 
 
-def test_a_short_storm(tmp_path: Path) -> None:
+def test_a_short_storm(tmp_path: Path, figures: Figures) -> None:
     plan = Plan(kills=12, messages=3000, queued=500, seed=7)
     result = storm(tmp_path, plan)
+    figures("short kill storm", str(result).removeprefix("kill storm: "))
     assert result.kills.total() >= plan.kills
     assert result.account.acknowledged >= plan.messages + plan.queued
-    # How many come twice, and for how long there is no service, is for the full storm, on a machine of its own.
-    problems = [text for text in result.problems if "duplicates" not in text and "without service" not in text]
+    # How many come twice is for the full storm.
+    problems = [text for text in result.problems if "duplicates" not in text]
     assert not problems, f"{result}\n{problems[:20]}"
     assert result.account.doubled <= result.in_flight, result
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_storm(tmp_path: Path) -> None:
+def test_a_storm(tmp_path: Path, figures: Figures) -> None:
     result = storm(tmp_path, Plan(kills=500, messages=200_000, queued=10_000, seed=500))
-    print(result)
+    figures("kill storm", f"{str(result).removeprefix('kill storm: ')} (bar on a quiet machine: {SERVICE:g} s)")
     assert not result.problems, f"{result}\n{result.problems[:20]}"
 
 

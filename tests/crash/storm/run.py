@@ -30,7 +30,8 @@ from tests.crash.storm.load import FAR, HELD, Load
 from tests.kit.server import Server
 from tests.kit.waiting import wait_for
 
-_SERVICE = 2.0  # seconds without a 250, at most
+SERVICE = 2.0  # seconds without a 250, at most, on a machine of its own
+_STUCK = 15.0  # and on any machine
 _TWICE = 0.001  # of the acknowledged messages, at most
 _MOST_DEATHS = 3  # of one process in one life of the supervisor
 _ONE_IN_SUPERVISOR = 8
@@ -71,7 +72,7 @@ class Result:
         found += [f"refused: {text}" for text in self.refused]
         if account.doubled > min(self.in_flight, max(_TWICE * account.acknowledged, 1)):
             found.append(f"{account.doubled} duplicates")
-        if self.longest > _SERVICE:
+        if self.longest > _STUCK:
             found.append(f"{self.longest:.2f} s without service")
         if self.left:
             found.append(f"{self.left} left in the queue")

@@ -20,6 +20,8 @@ from mta.net.link import socket_pair
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
+from mta.policy.failures import FailureTable, login_secret
+from mta.policy.users import backends
 from mta.premises import EX_TEMPFAIL, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
@@ -52,6 +54,17 @@ def open_seats(settings: Settings, couriers: int) -> SeatTable:
         raise StartError(f"[server] runtime_dir: cannot make {path}: {error.strerror}", EX_TEMPFAIL) from error
 
 
+def open_secret(settings: Settings) -> bytes:
+    """The one from which come the salts of users that do not exist."""
+    if not settings.auth:
+        return b""  # nobody logs in; one that is added by a reload serves until the next start
+    path = settings.server.state_dir / "login-secret"
+    try:
+        return login_secret(path)
+    except OSError as error:
+        raise StartError(f"[server] state_dir: cannot make {path}: {error.strerror}", EX_TEMPFAIL) from error
+
+
 def _open_all(settings: Settings) -> str:
     """The files that processes open at birth, and would die of."""
     try:
@@ -63,7 +76,7 @@ def _open_all(settings: Settings) -> str:
             tls_context(settings.tls)
         except OSError as error:  # ssl.SSLError is one
             return f"[tls]: {settings.tls.certificate} with {settings.tls.key} cannot be used: {error}"
-    return ""
+    return backends.obstacle(settings.auth)
 
 
 class Server:
@@ -77,6 +90,8 @@ class Server:
         self._couriers = range(1 + receivers, 1 + receivers + couriers)
         self._counters = Table(1 + receivers + couriers)
         self._seats = open_seats(settings, couriers)
+        self._failures = FailureTable()
+        self._secret = open_secret(settings)
         self._links = {worker: socket_pair() for worker in (*self._receivers, *self._couriers)}
         self.processes = ProcessTable([(role.name, role.worker) for role in self.plan_roles(settings)])
 
@@ -147,7 +162,8 @@ class Server:
 
         def run(life: int, up: Up) -> None:
             row = self._counters.row(worker)
-            receiver.run(receiver.ReceiverStart(settings, worker, life, row, link, listeners, up))
+            failures, secret = self._failures, self._secret
+            receiver.run(receiver.ReceiverStart(settings, worker, life, row, link, listeners, failures, secret, up))
 
         return Role("receiver", worker, run, listeners=[sock for _, sock in listeners], links=[link], front=True)
 

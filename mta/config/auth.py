@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from mta.config.settings import Auth
+from mta.config.settings import Auth, Listener
 
 MECHANISMS: Final = (
     *("PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-1", "OAUTHBEARER", "XOAUTH2", "EXTERNAL"),
@@ -36,6 +36,16 @@ def problems(auth: Auth) -> Iterator[tuple[str, str]]:
         yield "hook", f'{auth.hook!r} is no function; write "module:function"'
     elif auth.type == "oauth":
         yield from _oauth_problems(auth)
+
+
+def listener_problems(listener: Listener, *, users: bool) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong). `users`: there is an [[auth]]."""
+    if listener.role != "submission":
+        for name in ("mechanisms", "auth_without_tls"):
+            if getattr(listener, name):
+                yield name, 'means nothing with role "mx": nobody logs in there'
+    elif users and listener.tls == "off" and not listener.auth_without_tls:
+        yield "tls", 'without it nobody may log in; use "starttls" or "implicit" (or auth_without_tls = true)'
 
 
 def _sql_problems(auth: Auth) -> Iterator[tuple[str, str]]:

@@ -181,12 +181,12 @@ class _Loader:
         listeners = given.get("listener")
         if listeners == ():
             self.say(("listener",), "there is none: this server would accept nothing; add a [[listener]]")
-        self._check_listeners(listeners or (), given.get("tls", Tls()))
+        self._check_listeners(listeners or (), given.get("tls", Tls()), users=bool(given.get("auth")))
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
 
-    def _check_listeners(self, listeners: Sequence[Listener | None], tls: Tls | None) -> None:
+    def _check_listeners(self, listeners: Sequence[Listener | None], tls: Tls | None, *, users: bool) -> None:
         seen: set[Address] = set()
         for n, listener in enumerate(listeners):
             if listener is None:
@@ -199,6 +199,8 @@ class _Loader:
                 seen.add(address)
             if listener.tls != "off" and tls is not None:
                 self._check_certificate(tls, n)
+            for name, text in auth.listener_problems(listener, users=users):
+                self.say(("listener", n, name), text)
 
     def _check_certificate(self, tls: Tls, listener: int) -> None:
         for name in ("certificate", "key"):

@@ -30,6 +30,8 @@ NAMES: Final = (
     "messages_ambiguous",
     "segments_retired",
     "receivers_refusing",  # not a count: how many do so now
+    "logins",
+    "logins_refused",
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

@@ -18,6 +18,7 @@ import ipaddress
 import mmap
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from mta.config.settings import Login
@@ -25,6 +26,7 @@ from mta.config.settings import Login
 _SETS: Final = 8192
 _WAYS: Final = 8
 _WORDS: Final = 4  # of 64 bits in a row: tag, count, last second, spare
+_SECRET: Final = 32
 _KNOWN_FOR = 30 * 86400  # seconds that an address stays known as a user's own
 
 
@@ -92,6 +94,19 @@ class Guard:
 
     def succeeded(self, user: str, client: str, now: int) -> None:
         self._table.add(_pair(user, network_of(client)), now, _KNOWN_FOR)
+
+
+def login_secret(path: Path) -> bytes:
+    """Octets that stay the same over restarts, made when they are missing; another salt would give a user away."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        secret = os.pread(fd, _SECRET, 0)
+        if len(secret) < _SECRET:
+            secret = os.urandom(_SECRET)
+            os.pwrite(fd, secret, 0)
+        return secret
+    finally:
+        os.close(fd)
 
 
 def _pair(user: str, network: str) -> str:

@@ -19,6 +19,7 @@ from mta import _fastparse
 from mta.model import Body, MessageId, StoreError
 
 if TYPE_CHECKING:
+    from mta.policy.authenticate import Exchange
     from mta.receive.listener import Endpoint
 
 _OUTPUT = _fastparse.OUTPUT
@@ -27,6 +28,7 @@ _MESSAGE = _fastparse.MESSAGE
 _DISCARD = _fastparse.DISCARD
 _STARTTLS = _fastparse.STARTTLS
 _CLOSE = _fastparse.CLOSE
+_AUTH = _fastparse.AUTH
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -34,7 +36,8 @@ class Connection(asyncio.BufferedProtocol):
 
     `active` is the tick in which it last sent something, `large` the file of a large text that arrives and
     `large_id` the id it was begun under, `failed` why that file could not be written,
-    `lost` that it is gone, `origin` the HELO name and the beginning of the trace header that was made of it.
+    `lost` that it is gone, `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name and the
+    beginning of the trace header that was made of it.
     """
 
     __slots__ = (
@@ -48,9 +51,11 @@ class Connection(asyncio.BufferedProtocol):
         "failed",
         "large",
         "large_id",
+        "login",
         "lost",
         "origin",
         "session",
+        "submission",
         "transport",
     )
 
@@ -61,10 +66,12 @@ class Connection(asyncio.BufferedProtocol):
         self._paused = False
         self._eof = False
         self.client = ""
+        self.submission = endpoint.submission
         self.large: Body | None = None
         self.large_id = MessageId(0)
         self.origin: tuple[bytes, bool, bytes] | None = None
         self.failed: StoreError | None = None
+        self.login: tuple[str, Exchange | None] | None = None
         self.lost = False
         self.active = endpoint.clock.tick
 
@@ -120,7 +127,10 @@ class Connection(asyncio.BufferedProtocol):
         """The store has spoken on the parked message."""
         if self.transport.is_closing():
             return
-        flags = self.session.resume(reply)
+        self.proceed(self.session.resume(reply))
+
+    def proceed(self, flags: int) -> None:
+        """The session is not parked any more, or again, and has raised these."""
         if flags == _OUTPUT:
             self._send(self.session.take_output())
             flags = 0
@@ -153,6 +163,8 @@ class Connection(asyncio.BufferedProtocol):
             self.transport.close()
         elif flags & _STARTTLS:
             self._begin_tls()
+        elif flags & _AUTH:
+            self._endpoint.log_in(self)
 
     def _send(self, data: bytes) -> None:
         if self._direct and self.transport.get_write_buffer_size() == 0:
@@ -176,6 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self.large is None:
                 self.large_id, self.large = self._endpoint.begin_body()
+                chunk = self._endpoint.prepared(chunk, self.session.user, self.large_id, whole=False)
             self.large.write(chunk)
         except StoreError as error:
             self._forget_large()

@@ -32,7 +32,7 @@ from mta.model import (
 )
 from mta.net.link import BATCH
 from mta.observe.counters import INDEX
-from mta.observe.maillog import MailLog
+from mta.observe.maillog import MailLog, printable
 from mta.policy.relay import expand_postmaster
 from mta.receive.listener import refusal
 
@@ -131,10 +131,12 @@ class MessageIntake:
         else:
             message_id = self._ids.next(now // 1_000_000)
             body = session.take_body()
+            if connection.submission is not None:
+                body = connection.submission.prepared(body, session.user, id_text(message_id), now // 10**9, whole=True)
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
-            protocol = _protocol(session.esmtp, session.tls)
+            protocol = _protocol(session.esmtp, session.tls, bool(session.user))
             origin = connection.origin = helo, session.esmtp, self._tracer.origin(helo, connection.client, protocol)
         only = recipients[0] if len(recipients) == 1 else b""
         head = self._tracer.received(origin[2], text, only, now // 1_000_000_000)
@@ -192,16 +194,17 @@ class MessageIntake:
     def _note(self, batch: Sequence[tuple[Connection, Draft, str]], arrivals: Sequence[Arrival]) -> None:
         octets = 0
         log = self._maillog
-        for (_, draft, text), arrival in zip(batch, arrivals, strict=True):
+        for (connection, draft, text), arrival in zip(batch, arrivals, strict=True):
             envelope = draft.envelope
             octets += arrival.size
+            user = connection.session.user
             # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
             log(
                 text,
                 "received",
                 f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
                 f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
-                f" size={arrival.size}",
+                f" size={arrival.size}{f' user={printable(user)}' if user else ''}",
             )
         counters = self._counters
         counters[_COMMITS] += 1
@@ -217,8 +220,8 @@ class MessageIntake:
         connection.answer(refusal(error))
 
 
-def _protocol(esmtp: bool, tls: bool) -> bytes:
+def _protocol(esmtp: bool, tls: bool, logged_in: bool) -> bytes:
     """The "with" keyword (RFC 3848)."""
     if not esmtp:
         return b"SMTP"
-    return b"ESMTPS" if tls else b"ESMTP"
+    return b"ESMTP" + (b"S" if tls else b"") + (b"A" if logged_in else b"")

@@ -24,10 +24,14 @@ from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
 from mta.net.link import Link
 from mta.observe.counters import INDEX
 from mta.observe.maillog import LOG_DELAY, MailLog
+from mta.policy.authenticate import Authenticator
+from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
+from mta.policy.users.backends import make_back_ends
+from mta.receive.auth import Logins
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
-from mta.receive.listener import READ_SIZE, Clock, Endpoint, tls_context
+from mta.receive.listener import READ_SIZE, Clock, Endpoint, channel_bindings, tls_context
 from mta.spool.writer import LogWriter
 
 _TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
@@ -44,6 +48,8 @@ class ReceiverStart:
     counters: memoryview
     link: socket.socket
     listeners: list[tuple[Listener, socket.socket]]
+    failures: FailureTable
+    secret: bytes  # makes the salts of users that do not exist
     up: Callable[[], None]
 
 
@@ -98,6 +104,7 @@ class Receiver:
         tls = tls_context(settings.tls) if wants_tls else None
         relay = RelayControl(settings.relay.networks, settings.domain)
         buffer = memoryview(bytearray(READ_SIZE))
+        authenticator = self._make_authenticator()
         return [
             (
                 Endpoint(
@@ -111,11 +118,28 @@ class Receiver:
                     connections=self._connections,
                     clock=self._clock,
                     buffer=buffer,
+                    domains=settings.domain,
+                    logins=self._make_logins(authenticator, listener),
                 ),
                 sock,
             )
             for listener, sock in self._start.listeners
         ]
+
+    def _make_authenticator(self) -> Authenticator | None:
+        start, settings = self._start, self._start.settings
+        if not settings.auth:
+            return None
+        return Authenticator(
+            make_back_ends(settings.auth), settings.login, start.failures, start.secret or os.urandom(32)
+        )
+
+    def _make_logins(self, authenticator: Authenticator | None, listener: Listener) -> Logins | None:
+        if authenticator is None or listener.role != "submission":
+            return None
+        bindings = channel_bindings(self._start.settings.tls) if listener.tls != "off" else {}
+        note = partial(self._maillog, "-")
+        return Logins(authenticator, listener, bindings, note=note, count=self._intake.count)
 
     async def listen(self) -> None:
         for endpoint, sock in self._endpoints:

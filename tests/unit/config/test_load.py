@@ -75,9 +75,17 @@ BAD = {
         "tls = 'starttls'\n[tls]\nkey = 'mta.toml'\ncertificate = 'none.pem'",
         "8: tls.certificate: none.pem cannot be read",
     ),
+    "logins at an mx": (
+        "mechanisms = ['PLAIN']",
+        '5: listener.mechanisms: means nothing with role "mx": nobody logs in there',
+    ),
+    "logins that cannot be": (
+        "role = 'submission'\n[[auth]]\ntype = 'file'\npath = 'x'",
+        '3: listener.tls: without it nobody may log in; use "starttls" or "implicit" (or auth_without_tls = true)',
+    ),
     "mechanism": (
-        "mechanisms = ['PLANE']",
-        "5: listener.mechanisms: 'PLANE' is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, SCRAM-SHA-1,"
+        "role = 'submission'\nmechanisms = ['PLANE']",
+        "6: listener.mechanisms: 'PLANE' is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, SCRAM-SHA-1,"
         ' OAUTHBEARER, XOAUTH2, EXTERNAL; did you mean "PLAIN"?',
     ),
     "truth": ("auth_without_tls = 'yes'", "5: listener.auth_without_tls: 'yes' must be true or false"),

@@ -44,6 +44,9 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
             yield _port(address, running=running)
     if any(listener.tls != "off" for listener in found.listener):
         yield _certificate(found.tls)
+    for auth in found.auth:
+        if auth.type == "file" and auth.path is not None:
+            yield _users_file(auth.path)
     yield _hostname(found.server.hostname)
     yield from _nameservers(found.dns)
 
@@ -96,6 +99,22 @@ def _certificate(tls: Tls) -> Finding:
     except (OSError, ssl.SSLError) as error:
         return "FAIL", f"{tls.certificate} with {tls.key}: {error}"
     return "ok", f"{tls.certificate} and its key belong together"
+
+
+def _users_file(path: Path) -> Finding:
+    from mta.policy.users.userfile import UserFileError, load_users
+
+    if not path.exists():
+        return "warn", f"{path} is missing, so nobody in it can log in; mta user add makes it"
+    try:
+        users, problems = load_users(path)
+    except UserFileError as error:
+        return "FAIL", str(error)
+    if problems:
+        return "warn", f"{path}: {problems[0]}" + (f", and {len(problems) - 1} more" if problems[1:] else "")
+    if path.stat().st_mode & 0o007:
+        return "warn", f"{path} can be read by everybody, who may then guess passwords; chmod o= {path}"
+    return "ok", f"{path} has {len(users)} users"
 
 
 def _hostname(name: str) -> Finding:

@@ -31,9 +31,17 @@ class Users:
 
 @contextlib.contextmanager
 def users_server(
-    folder: Path, *, auth: Sequence[Section] | None = None, networks: Sequence[str] = (), **sections: Section
+    folder: Path,
+    *,
+    auth: Sequence[Section] | None = None,
+    add: bool = False,
+    networks: Sequence[str] = (),
+    **sections: Section,
 ) -> Iterator[Users]:
-    """Alice may also send as sales@home.test and anything@shop.test; `auth` replaces the users file."""
+    """Alice may also send as sales@home.test and anything@shop.test.
+
+    `auth` replaces the users file, or has one itself, to which they are to `add`.
+    """
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
@@ -54,11 +62,11 @@ def users_server(
         routes={"*": "hold:"},
         tls={"certificate": str(folder / "cert.pem"), "key": str(folder / "key.pem")},
         auth=own if auth is None else auth,
-        **{"login": {"delay": "10ms", "scram_sha_1": True}, **sections},
+        **{"login": {"delay": "10ms", "scram_sha_1": True, "address_failures": 1000}, **sections},
     )
     server.port = ports[0]
     server.configure()
-    if auth is None:
+    if auth is None or add:
         add_user(server, ALICE, PASSWORD, "--alias", "sales@home.test", "--alias", "@shop.test")
         add_user(server, BOB, PLAIN_PASSWORD)
     with server:

@@ -111,3 +111,33 @@ def test_certificates(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[s
     code, said = check(configured(tmp_path, port, tls.format("other"), "tls = 'starttls'"), capsys)
     assert code == 78
     assert any(verdict == "FAIL" and "other.pem" in text for verdict, text in said)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "finding"),
+    [
+        (None, 0, "warn  {path} is missing, so nobody in it can log in; mta user add makes it"),
+        ("alice disabled\nbob disabled\n", 0o600, "ok    {path} has 2 users"),
+        (
+            "alice disabled\n",
+            0o644,
+            "warn  {path} can be read by everybody, who may then guess passwords; chmod o= {path}",
+        ),
+        ("a secret\nb secret\n", 0o600, "warn  {path}: line 1: field 2 is no SCRAM verifier, and 1 more"),
+        ("\udcff", 0o600, "FAIL  {path} cannot be read: "),
+    ],
+)
+def test_a_users_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, mode: int, finding: str
+) -> None:
+    path = tmp_path / "users"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        path.chmod(mode)
+    config = tmp_path / "mta.toml"
+    config.write_text(
+        f'[server]\nhostname = "localhost"\nstate_dir = "{tmp_path}"\nruntime_dir = "{tmp_path}"\n'
+        '[[listener]]\naddress = "127.0.0.1:2525"\n[[auth]]\ntype = "file"\npath = "users"\n'
+    )
+    main(["check", "-c", str(config)])
+    assert any(line.startswith(finding.format(path=path)) for line in capsys.readouterr().out.splitlines())

@@ -110,6 +110,12 @@ class Recipient(msgspec.Struct, frozen=True, gc=False, array_like=True):
     address: bytes
 
 
+class Options(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
+    """What only some messages have; in a struct of its own, so that all others spend one octet on it."""
+
+    user: str = ""  # who was logged in; "" for nobody
+
+
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What travels beside the text of a message. Fields are only ever appended: the spool keeps old ones."""
 
@@ -118,6 +124,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=T
     eight_bit: bool = False  # BODY=8BITMIME was declared (RFC 6152)
     client: str = ""  # address of the peer that gave it; "" for our own notices
     helo: bytes = b""
+    options: Options | None = None
 
 
 def domain_of(address: bytes) -> bytes:

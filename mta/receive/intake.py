@@ -25,6 +25,7 @@ from mta.model import (
     Intake,
     LinkRecord,
     MessageId,
+    Options,
     Position,
     Recipient,
     StoreError,
@@ -133,6 +134,7 @@ class MessageIntake:
             body = session.take_body()
             if connection.submission is not None:
                 body = connection.submission.prepared(body, session.user, id_text(message_id), now // 10**9, whole=True)
+        options = Options(user=str(session.user)) if connection.submission is not None and session.user else None
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
@@ -146,6 +148,7 @@ class MessageIntake:
             eight_bit=session.eight_bit,
             client=connection.client,
             helo=helo,
+            options=options,
         )
         return Draft(message_id, envelope, head, body), text
 
@@ -194,17 +197,17 @@ class MessageIntake:
     def _note(self, batch: Sequence[tuple[Connection, Draft, str]], arrivals: Sequence[Arrival]) -> None:
         octets = 0
         log = self._maillog
-        for (connection, draft, text), arrival in zip(batch, arrivals, strict=True):
+        for (_, draft, text), arrival in zip(batch, arrivals, strict=True):
             envelope = draft.envelope
             octets += arrival.size
-            user = connection.session.user
+            user = f" user={printable(envelope.options.user)}" if envelope.options is not None else ""
             # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
             log(
                 text,
                 "received",
                 f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
                 f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
-                f" size={arrival.size}{f' user={printable(user)}' if user else ''}",
+                f" size={arrival.size}{user}",
             )
         counters = self._counters
         counters[_COMMITS] += 1

@@ -28,6 +28,7 @@ from mta.policy.users.accounts import (
     Account,
     AccountSource,
     BackEnd,
+    Closable,
     PasswordJudge,
     TokenJudge,
     Unavailable,
@@ -105,6 +106,13 @@ class Authenticator:
         self._secret = secret
         self._scram_sha_1 = login.scram_sha_1
         self._nobody: tuple[str, ...] = ()
+
+    async def close(self) -> None:
+        """End threads and connections."""
+        self.threads.close()
+        for back_end in self.back_ends:
+            if isinstance(back_end, Closable):
+                await back_end.close()
 
     def mechanisms(self, *, bindings: bool = False, certificate: bool = False) -> tuple[str, ...]:
         """The strongest first, as clients choose (RFC 4954 §4). `bindings`, `certificate`: what TLS here can give."""
@@ -229,8 +237,9 @@ class Exchange:
             return Denied(UNAVAILABLE, self._user, str(error))
         except Overloaded:
             return Denied(OVERLOADED, self._user, "too many passwords wait to be checked")
-        if isinstance(answer, Denied) and answer.reply is WRONG:
-            self._owner.guard.failed(answer.user, self._client, int(self._owner.now()))
+        if isinstance(answer, Denied) and answer.reply in (WRONG, SHUT_OUT):
+            if answer.reply is WRONG:
+                self._owner.guard.failed(answer.user, self._client, int(self._owner.now()))
             await asyncio.sleep(max(0.0, started + self._owner.delay - self._owner.now()))
         elif isinstance(answer, Granted):
             self._owner.guard.succeeded(answer.user, self._client, int(self._owner.now()))

@@ -104,7 +104,7 @@ class Receiver:
         tls = tls_context(settings.tls) if wants_tls else None
         relay = RelayControl(settings.relay.networks, settings.domain)
         buffer = memoryview(bytearray(READ_SIZE))
-        authenticator = self._make_authenticator()
+        authenticator = self._authenticator = self._make_authenticator()
         return [
             (
                 Endpoint(
@@ -164,6 +164,8 @@ class Receiver:
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.hang_up(_STOPPING)
+        if self._authenticator is not None:
+            await self._authenticator.close()
         await self._writer.close()
         self._intake.tell()
         self._intake.settle()

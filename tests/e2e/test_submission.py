@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import smtplib
 import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from mta.protocol.sasl.client import ScramClient
 from tests.kit.server import Server
 from tests.kit.submission import ALICE, BOB, PASSWORD, PLAIN_PASSWORD, Users, users_server
 from tests.kit.talk import Talk
@@ -129,6 +132,30 @@ def test_wrong_logins(talk: Talk) -> None:
     talk.expect(plain(ALICE, PASSWORD), "503 ")
     talk.expect(f"MAIL FROM:<{ALICE}>", "250 ")
     talk.expect(plain(ALICE, PASSWORD), "503 ")
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_login_bound_to_the_channel(users: Users, implicit: bool) -> None:
+    """SCRAM-SHA-256-PLUS over real TLS; the client works its binding out of the certificate that it sees."""
+    context = ssl.create_default_context(cafile=str(users.authority))
+    if implicit:
+        made = smtplib.SMTP_SSL("localhost", users.implicit, context=context, timeout=20)
+    else:
+        made = smtplib.SMTP("localhost", users.starttls, timeout=20)
+        made.starttls(context=context)
+    with made as client:
+        client.ehlo()
+        der = client.sock.getpeercert(binary_form=True)
+        algorithm = x509.load_der_x509_certificate(der).signature_hash_algorithm
+        assert algorithm is not None
+        binding = hashlib.new(algorithm.name, der).digest()
+        for data, code in ((b"x" * len(binding), 535), (binding, 235)):
+            scram = ScramClient(ALICE, PASSWORD, nonce="abc", binding=("tls-server-end-point", data))
+            reply = client.docmd("AUTH SCRAM-SHA-256-PLUS " + base64.b64encode(scram.initial()).decode())
+            while reply[0] == 334:
+                reply = client.docmd(base64.b64encode(scram.respond(base64.b64decode(reply[1]))).decode())
+            assert reply[0] == code
+            assert scram.finished == (code == 235)
 
 
 def test_a_pipelined_login(talk: Talk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -54,8 +55,20 @@ def dovecot(users: Mapping[str, str]) -> Iterator[Path]:
         (folder / "conf").write_text(_CONFIG.format(folder=folder))
         process = subprocess.Popen([program, "-F", "-c", str(folder / "conf")], stdin=subprocess.DEVNULL)
         try:
-            wait_for((folder / "auth-client").exists, what="Dovecot's auth socket")
+            wait_for(lambda: _answers(folder / "auth-client"), what="Dovecot's greeting")
             yield folder / "auth-client"
         finally:
             process.terminate()
             process.wait(20)
+
+
+def _answers(path: Path) -> bool:
+    """The socket is there before anybody listens, and somebody listens before he can speak."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        try:
+            client.connect(str(path))
+            client.sendall(b"VERSION\t1\t2\n")
+            return client.recv(8) == b"VERSION\t"
+        except OSError:
+            return False

@@ -62,6 +62,14 @@ class TokenJudge(Protocol):
         """The name of the user whose token this is; None when it is not valid (any more). Unavailable."""
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """A back-end that holds connections or threads."""
+
+    async def close(self) -> None:
+        """End them; it is not asked any more."""
+
+
 BackEnd = AccountSource | PasswordJudge | TokenJudge
 
 

@@ -60,6 +60,9 @@ class HookJudge:
             return None
         return User(name, () if answer is True else tuple(folded(str(address)) for address in answer))
 
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     async def _call(self, name: str, password: str, client: str) -> Any:
         if self._is_async:
             return await self._function(name, password, client)

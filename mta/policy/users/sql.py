@@ -33,6 +33,9 @@ class Database(Protocol):
     async def rows(self, name: str) -> _Rows:
         """What the query gives for a user. Unavailable."""
 
+    async def close(self) -> None:
+        """End connections and threads."""
+
 
 class SqlSource:
     """An AccountSource."""
@@ -48,6 +51,9 @@ class SqlSource:
         addresses = dict.fromkeys(folded(str(row["address"])) for row in rows if row.get("address"))
         usable = tuple(text for text in credentials if _is_credential(text, name))
         return Account(name=name, credentials=usable, aliases=tuple(addresses))
+
+    async def close(self) -> None:
+        await self._database.close()
 
 
 def _is_credential(text: str, name: str) -> bool:
@@ -73,6 +79,9 @@ class Sqlite:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, name)
         except sqlite3.Error as error:
             raise Unavailable(f"SQLite: {error}") from None
+
+    async def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, name: str) -> _Rows:
         if self._connection is None:

@@ -81,6 +81,9 @@ class Introspection:
             return None
         return _named(claims, auth)
 
+    async def close(self) -> None:
+        await self._http.close()
+
 
 class SignedTokens:
     """A TokenJudge that checks signatures itself."""
@@ -115,6 +118,9 @@ class SignedTokens:
         except jwt.PyJWTError:
             return None
         return _named(claims, auth)
+
+    async def close(self) -> None:
+        await self._http.close()
 
     async def _key(self, wanted: object) -> Any:
         async with self._fetching:

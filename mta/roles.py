@@ -5,6 +5,7 @@ What is made here once (sockets, links, counters) outlives every child, and relo
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,6 @@ from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
 from mta.policy.failures import FailureTable, login_secret
-from mta.policy.users import backends
 from mta.premises import EX_TEMPFAIL, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
@@ -76,6 +76,10 @@ def _open_all(settings: Settings) -> str:
             tls_context(settings.tls)
         except OSError as error:  # ssl.SSLError is one
             return f"[tls]: {settings.tls.certificate} with {settings.tls.key} cannot be used: {error}"
+    if not settings.auth:
+        return ""
+    from mta.policy.users import backends  # late: a server without users has no use for what comes with it
+
     return backends.obstacle(settings.auth)
 
 
@@ -92,6 +96,8 @@ class Server:
         self._seats = open_seats(settings, couriers)
         self._failures = FailureTable()
         self._secret = open_secret(settings)
+        if settings.auth:
+            importlib.import_module("mta.receive.auth")  # before the forks, so that receivers share it
         self._links = {worker: socket_pair() for worker in (*self._receivers, *self._couriers)}
         self.processes = ProcessTable([(role.name, role.worker) for role in self.plan_roles(settings)])
 

@@ -71,7 +71,7 @@ class Logins:
         if isinstance(answer, Granted | Denied):
             connection.login = None
             self._tell(connection, mechanism, answer)
-        if connection.lost:
+        if connection.lost or connection.transport.is_closing():
             return
         session = connection.session
         match answer:

@@ -14,9 +14,9 @@ from mta.model import Body, MessageId, StoreError, id_text
 from mta.policy.relay import Judge, RelayControl
 from mta.policy.submission import Submission, Unfit
 from mta.protocol.sasl.binding import server_end_point
-from mta.receive.auth import Logins
 
 if TYPE_CHECKING:
+    from mta.receive.auth import Logins
     from mta.receive.connection import Connection
     from mta.receive.intake import MessageIntake
 

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -24,15 +25,16 @@ from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
 from mta.net.link import Link
 from mta.observe.counters import INDEX
 from mta.observe.maillog import LOG_DELAY, MailLog
-from mta.policy.authenticate import Authenticator
 from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
-from mta.policy.users.backends import make_back_ends
-from mta.receive.auth import Logins
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
 from mta.receive.listener import READ_SIZE, Clock, Endpoint, channel_bindings, tls_context
 from mta.spool.writer import LogWriter
+
+if TYPE_CHECKING:
+    from mta.policy.authenticate import Authenticator
+    from mta.receive.auth import Logins
 
 _TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
 _STOPPING = b"421 4.3.2 this server is stopping, try again later\r\n"
@@ -130,6 +132,10 @@ class Receiver:
         start, settings = self._start, self._start.settings
         if not settings.auth:
             return None
+        # late: a server without users has no use for what comes with these
+        from mta.policy.authenticate import Authenticator
+        from mta.policy.users.backends import make_back_ends
+
         return Authenticator(
             make_back_ends(settings.auth), settings.login, start.failures, start.secret or os.urandom(32)
         )
@@ -137,6 +143,8 @@ class Receiver:
     def _make_logins(self, authenticator: Authenticator | None, listener: Listener) -> Logins | None:
         if authenticator is None or listener.role != "submission":
             return None
+        from mta.receive.auth import Logins  # late, as above
+
         bindings = channel_bindings(self._start.settings.tls) if listener.tls != "off" else {}
         note = partial(self._maillog, "-")
         return Logins(authenticator, listener, bindings, note=note, count=self._intake.count)

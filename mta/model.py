@@ -104,16 +104,35 @@ def parse_id(text: str) -> MessageId:
 # ---- the message -----------------------------------------------------------------------------------------------
 
 
+NOTIFY_NEVER = 1  # RFC 3461 §4.1, bits of Recipient.notify
+NOTIFY_SUCCESS = 2
+NOTIFY_FAILURE = 4
+NOTIFY_DELAY = 8
+
+
 class Recipient(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One forward-path (RFC 5321 §4.1.1.3)."""
+    """One forward-path (RFC 5321 §4.1.1.3), and what its sender wants to hear of it (RFC 3461)."""
 
     address: bytes
+    notify: int = 0  # bits NOTIFY_...; 0: not given
+    orcpt: bytes = b""  # "type;xtext" as it came
 
 
 class Options(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
     """What only some messages have; in a struct of its own, so that all others spend one octet on it."""
 
     user: str = ""  # who was logged in; "" for nobody
+    utf8: bool = False  # SMTPUTF8 was asked for (RFC 6531)
+    binary: bool = False  # BODY=BINARYMIME (RFC 3030)
+    require_tls: bool = False  # RFC 8689
+    ret: str = ""  # "FULL" or "HDRS" in notices (RFC 3461 §4.3); "" not given
+    envid: bytes = b""  # RFC 3461 §4.4, as xtext
+    hold_until: int = 0  # milliseconds since the epoch before which it stays here (RFC 4865); 0: goes at once
+    deliver_by: int = 0  # milliseconds since the epoch (RFC 2852); 0: whenever
+    by_return: bool = False  # what is late goes back (by-mode R); else its sender is told (N)
+    by_trace: bool = False
+    priority: int = 0  # -9 to 9 (RFC 6710)
+    auth: bytes | None = None  # AUTH= of MAIL as xtext (RFC 4954 §5); None: not given
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):

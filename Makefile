@@ -36,7 +36,7 @@ run: build
 	@$(BIN)/python tools/devserver.py
 
 test: build
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: build
 	$(BIN)/python -m pytest

@@ -283,12 +283,17 @@ class Status(enum.IntEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """The same result for some recipients. Empty `recipients` means all that the job named."""
+    """The same result for some recipients. Empty `recipients` means all that the job named.
+
+    `dsn_handed_on`, of delivered ones: the next host offers DSN and was given what their sender wants to hear, so it
+    reports their success, not we (RFC 3461 §5.2.2). Without it a recipient that asked for success was "relayed".
+    """
 
     status: Status
     reply: Reply
     hop: str = ""  # host and address that spoke; "" where none did
     recipients: tuple[int, ...] = ()
+    dsn_handed_on: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -302,7 +307,10 @@ class Result(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Results(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=5):
-    """Courier to queue manager. Empty `outcomes` of a result mean: all delivered, nothing to remember."""
+    """Courier to queue manager. Empty `outcomes` of a result mean: all delivered, nothing to remember.
+
+    Where a recipient asked to hear of success (NOTIFY_SUCCESS), what another host took is written out, with its reply.
+    """
 
     results: tuple[Result, ...]
 

@@ -109,6 +109,12 @@ NOTIFY_SUCCESS = 2
 NOTIFY_FAILURE = 4
 NOTIFY_DELAY = 8
 
+WANTS_TIME = 1  # bits of Arrival.wants: the message waits for a time, or must not be late
+WANTS_HASTE = 2  # its priority is above the usual one
+
+TOLD_DELAY = 1  # bits of Change.told: the sender knows that it takes long
+TOLD_LATE = 2  # and that the time it had set is past
+
 
 class Recipient(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One forward-path (RFC 5321 §4.1.1.3), and what its sender wants to hear of it (RFC 3461)."""
@@ -144,6 +150,15 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=T
     client: str = ""  # address of the peer that gave it; "" for our own notices
     helo: bytes = b""
     options: Options | None = None
+
+
+def wants_of(envelope: Envelope) -> int:
+    """What an envelope asks of the queue, as bits WANTS_...; 0 for nearly all."""
+    options = envelope.options
+    if options is None or not (options.hold_until or options.deliver_by or options.priority > 0):
+        return 0
+    time = WANTS_TIME if options.hold_until or options.deliver_by else 0
+    return time | (WANTS_HASTE if options.priority > 0 else 0)
 
 
 def domain_of(address: bytes) -> bytes:
@@ -222,6 +237,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False, array_like=True):
     length: int
     size: int  # octets of content, trace header included
     domains: tuple[bytes, ...]  # one a part; empty: too many to send, they are read from the spool
+    wants: int = 0  # bits WANTS_..., so that the queue manager need not read every envelope
 
 
 class Arrivals(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -419,6 +435,7 @@ class Change(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tru
     due: int = 0  # seconds since the epoch; 0: now
     done: tuple[int, ...] = ()
     why: str = ""  # the last reply or reason, as `queue show` tells it
+    told: int = 0  # bits TOLD_...: notices that its sender has got
 
 
 class Queued(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
@@ -429,6 +446,7 @@ class Queued(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tru
     size: int
     domains: tuple[bytes, ...]
     changes: tuple[Change, ...] = ()  # the newest of each part that has one, "finished" ones included
+    wants: int = 0  # bits WANTS_...
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

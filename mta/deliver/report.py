@@ -15,8 +15,21 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
-from mta.model import MessageId, Outcome, Reader, Reply, Result, Results, Status, StoreError, id_text, id_time_ms
+from mta.model import (
+    NOTIFY_SUCCESS,
+    MessageId,
+    Outcome,
+    Reader,
+    Reply,
+    Result,
+    Results,
+    Status,
+    StoreError,
+    id_text,
+    id_time_ms,
+)
 from mta.net.link import BATCH, MAX_PACKET
 from mta.net.seats import DELIVERED, DOTTED, GIVEN, MIXED
 from mta.observe.counters import INDEX
@@ -67,8 +80,12 @@ class Report:
     def count(self, name: str) -> None:
         self._counters[INDEX[name]] += 1
 
-    def delivered(self, work: Work, hop: str, status: str) -> None:
-        """All recipients have it."""
+    def delivered(self, work: Work, hop: str, status: str, *, dsn_handed_on: bool = False) -> None:
+        """All recipients have it. The queue manager hears more only where it has to tell a sender of it."""
+        if work.notify & NOTIFY_SUCCESS and not dsn_handed_on:
+            code, _, text = status.partition(" ")
+            self.settled(work, (Outcome(Status.DELIVERED, reply_of(int(code), text), hop),))
+            return
         self.states[work.job.seat] = DELIVERED
         self._add((work, hop, status))
 

@@ -10,9 +10,10 @@ class Work:
 
     `since` is when it began to wait for a connection. `fresh` tells that it is the first transaction of its
     connection, `again` that a connection ended under it once before anything had been said about it.
+    `notify` are the bits NOTIFY_... of all recipients together.
     """
 
-    __slots__ = ("addresses", "again", "fresh", "job", "members", "sender", "since", "stored")
+    __slots__ = ("addresses", "again", "fresh", "job", "members", "notify", "sender", "since", "stored")
 
     def __init__(self, job: Job, since: float) -> None:
         self.job = job
@@ -20,6 +21,7 @@ class Work:
         self.fresh = True
         self.again = False
         self.sender = b""
+        self.notify = 0
         self.members: tuple[int, ...] = ()  # indexes into the envelope's recipients
         self.addresses: tuple[bytes, ...] = ()  # of the members, in the same order
         self.stored: Stored | None = None
@@ -45,7 +47,10 @@ class Work:
         if len(recipients) == 1:
             self.members = (0,)
             self.addresses = (recipients[0].address,)
+            self.notify = recipients[0].notify
         else:
             part = self.job.part
             self.members = self.job.pending or (parts[part] if parts else tuple(part_members(recipients, part)))
             self.addresses = tuple([recipients[i].address for i in self.members])
+            for i in self.members:
+                self.notify |= recipients[i].notify

@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from mta.deliver.work import Work
-from mta.model import LinkRecord, Outcome, Reply, Results, Status, id_text
+from mta.model import NOTIFY_FAILURE, NOTIFY_SUCCESS, LinkRecord, Outcome, Reply, Results, Status, id_text
 from mta.net.link import BATCH, MAX_PACKET
+from mta.net.seats import DELIVERED
 from tests.kit.courier import Rig, run
 
 
@@ -76,6 +78,29 @@ def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
         assert lines[3].endswith('status="4.4.1 no"')
         assert rig.counter("deliveries_done") == rig.counter("deliveries_deferred") == 2
         rig.desk.report.flush()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("notify", "handed_on", "told"),
+    [(0, False, False), (NOTIFY_FAILURE, False, False), (NOTIFY_SUCCESS, True, False), (NOTIFY_SUCCESS, False, True)],
+)
+def test_success_is_written_out_only_where_somebody_is_to_hear_of_it(
+    tmp_path: Path, notify: int, handed_on: bool, told: bool
+) -> None:
+    async def main() -> None:
+        rig = Rig(tmp_path)
+        (job,) = rig.mail(1)
+        work = Work(job, 0.0)
+        work.address(rig.reader)
+        work.notify = notify
+        rig.desk.report.delivered(work, "hop", "250 2.0.0 ok", dsn_handed_on=handed_on)
+        rig.desk.report.flush()
+        outcome = Outcome(Status.DELIVERED, Reply(250, "2.0.0", "ok"), "hop")
+        assert [r.outcomes for r in rig.results] == [(outcome,) if told else ()]
+        assert rig.desk.report.states[job.seat] == DELIVERED
         await asyncio.sleep(0)
 
     run(main())

@@ -17,6 +17,7 @@ class Talk:
     def __init__(self, port: int, host: str = "127.0.0.1", source: str = "", ids: list[str] | None = None) -> None:
         self.ids = [] if ids is None else ids  # of what was accepted
         self.socket = socket.create_connection((host, port), 20, (source, 0) if source else None)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each send is a packet of its own, at once
         self._buffer = b""
 
     def __enter__(self) -> Self:

@@ -174,46 +174,6 @@ def test_texts_against_the_rule(text: bytes, places: list[int]) -> None:
         check_text(module, text, list(cut(text, places)))
 
 
-NEARLY_ENDS = [
-    b"\n.\n",
-    b"\n.\r\n",
-    b"\r\n.\n",
-    b"\r.\r",
-    b"\r.\r\n",
-    b"\r\n.\r",
-    b"\n.\r",
-    b"\r.\n",
-    b"\r\n.\r\r\n",
-    b"\r\n\r.\r\n",
-    b"\r\r\n.\n",
-    b"\r\n.\n\r\n",
-    b"\r\n. \r\n",
-    b"\r\n.\x0b\r\n",
-    b"\r\n.\x85\r\n",
-    b"\x0b.\x0b",
-    b"\x85.\x85",
-    *(b"\r\n.\r\n"[:i] + b"\0" + b"\r\n.\r\n"[i:] for i in range(1, 5)),
-]
-
-
-@pytest.mark.parametrize("end", NEARLY_ENDS, ids=repr)
-@pytest.mark.parametrize("before", [b"", b"text", b"text\r\n", b"x" * 700], ids=["first", "line", "lines", "long"])
-@pytest.mark.parametrize("module", [_fastparse, server], ids=["fast", "readable"])
-def test_what_is_nearly_an_end_ends_nothing(module: Any, before: bytes, end: bytes) -> None:
-    smuggled = before + end + b"x" + end + b"MAIL FROM:<evil@b.test>\r\nRCPT TO:<c@mx.test>\r\nDATA\r\nevil"
-    for cuts in (range(0), range(len(smuggled)), range(0, len(smuggled), 5)):
-        conversation = Conversation(module)
-        conversation.feed(ENVELOPE)
-        conversation.take()
-        for piece in cut(smuggled, cuts):
-            conversation.feed(piece)
-        assert conversation.session.in_data
-        assert not conversation.output
-        assert not conversation.messages
-        conversation.feed(b"\r\n.\r\n")
-        assert conversation.take() == told(smuggled + b"\r\n.\r\n")
-
-
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([b".", b"..", b".x", b"", b"x", b"x" * 600]), max_size=30))
 def test_stuffing_is_undone_by_reading(texts: list[bytes]) -> None:

@@ -1,0 +1,128 @@
+"""SMTP smuggling against the whole server: nothing hidden in a text leaves, and what leaves can be read in one way.
+
+All of it lies before a next hop that keeps every octet. The exhaustive part is tests/unit/protocol/test_smuggling.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.kit.recorder import Recorder
+from tests.kit.server import Server, free_port
+from tests.kit.smuggling import EVIL, NEARLY_ENDS, PLACES, TRUE_END, faults, hidden, unstuffed
+from tests.kit.talk import Talk
+from tests.kit.waiting import wait_for
+
+LIMITS = {"errors": 1_000_000}
+READ_SIZE = 256 << 10
+
+
+def attack(talk: Talk, end: bytes, text: bytes, cuts: list[int]) -> bool:
+    """One message in pieces; whether it was taken. It must be answered once, at its true end, and rightly."""
+    text = b"Subject: honest\r\n\r\n" + text
+    talk.expect("MAIL FROM:<ann@home.test>", "250")
+    talk.expect("RCPT TO:<bob@far.test>", "250")
+    talk.expect("DATA", "354")
+    places = [0, *(place % len(text) for place in cuts), len(text)]
+    for start, stop in itertools.pairwise(places):
+        talk.socket.sendall(text[start:stop])
+    talk.socket.sendall(TRUE_END)
+    reply = talk.reply()
+    assert reply.startswith("550 5.6.0" if faults(text + TRUE_END) else "250 2.0.0"), (end, reply)
+    talk.expect("NOOP", "250 2.0.0")  # in step: no reply to anything hidden waits before this one
+    return reply.startswith("250")
+
+
+def check(recorder: Recorder, taken: list[bytes]) -> None:
+    """The next hop has exactly what was taken, and no command that we did not mean."""
+    recorder.wait(len(taken))
+    recorder.check()
+    texts = [text[text.index(b"Subject: honest") :] for text in recorder.texts]
+    assert sorted(texts) == sorted(b"Subject: honest\r\n\r\n" + unstuffed(text) + b"\r\n" for text in taken)
+    assert not [command for command in recorder.commands if b"smuggled" in command]
+    assert sum(command.startswith(b"MAIL") for command in recorder.commands) == len(taken)
+
+
+def play(talk: Talk, cases: list[tuple[bytes, str]]) -> list[bytes]:
+    """The texts that were taken; every end is cut once at each of its places, in turn."""
+    taken = []
+    for number, (end, place) in enumerate(cases):
+        text = hidden(end, place)
+        at = len(b"Subject: honest\r\n\r\n") + len(PLACES[place][0]) + number % (len(end) + 1)
+        if attack(talk, end, text, [at]):
+            taken.append(text)
+    return taken
+
+
+def server_before(recorder: Recorder, folder: Path) -> Server:
+    return Server(folder, routes={"*": recorder.next_hop}, limits=LIMITS)
+
+
+def test_nothing_hidden_in_a_text_leaves(tmp_path: Path) -> None:
+    with Recorder() as recorder, server_before(recorder, tmp_path) as server:
+        with server.talk() as talk:
+            talk.hello()
+            taken = play(talk, [(end, "in a line") for end in NEARLY_ENDS])
+        assert len(taken) > 50
+        check(recorder, taken)
+        wait_for(lambda: server.count() == 0, what="an empty queue")
+
+
+@pytest.mark.slow
+def test_nor_from_any_place_of_it(tmp_path: Path) -> None:
+    with Recorder() as recorder, server_before(recorder, tmp_path) as server:
+        with server.talk() as talk:
+            talk.hello()
+            taken = play(talk, [(end, place) for end in NEARLY_ENDS for place in PLACES])
+        check(recorder, taken)
+
+
+def test_nor_over_the_edge_of_the_buffer(tmp_path: Path) -> None:
+    """Around 256 KiB a text leaves the buffer for a file of its own, and one read ends."""
+    filler = (b"x" * 76 + b"\r\n") * (READ_SIZE // 78 + 1)
+    ends = [b"\r\n..\r\n", *(end for end in NEARLY_ENDS[::2] if b"\0" not in end and len(end) < 5)]
+    with Recorder() as recorder, server_before(recorder, tmp_path) as server:
+        with server.talk() as talk:
+            talk.hello()
+            taken = []
+            for number, end in enumerate(ends):
+                text = filler[: READ_SIZE - number % (len(end) + 1)] + end + EVIL
+                if attack(talk, end, text, [READ_SIZE]):
+                    taken.append(text)
+        check(recorder, taken)
+        assert not list((tmp_path / "state").glob("**/*.body")), "a refused large text was left on disk"
+
+
+def test_nor_under_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    port = free_port()
+    with (
+        Recorder() as recorder,
+        Server(
+            tmp_path,
+            routes={"*": recorder.next_hop},
+            limits=LIMITS,
+            listener=[{"address": f"127.0.0.1:{port}", "role": "mx", "tls": "starttls"}],
+            tls={"certificate": str(tmp_path / "cert.pem"), "key": str(tmp_path / "key.pem")},
+        ),
+    ):
+        with Talk(port) as talk:
+            talk.hello()
+            # What comes in plain behind STARTTLS is not obeyed under TLS (RFC 3207 §6).
+            talk.socket.sendall(b"STARTTLS\r\n" + EVIL)
+            assert talk.reply().startswith("220")
+            talk.socket = context.wrap_socket(talk.socket, server_hostname="localhost")
+            talk.expect("MAIL FROM:<ann@home.test>", "503")
+            talk.expect("EHLO client.test", "250")
+            taken = play(talk, [(end, "in a line") for end in NEARLY_ENDS[::3]])
+        check(recorder, taken)

@@ -4,6 +4,9 @@ A recipient is accepted if its domain is one of this server's own, or if the cli
 relay networks. Nothing else opens the relay: not a percent sign, a bang path, a source route or a quoted @ in the
 local part, because only the domain behind the last @ is looked at, and it is compared whole.
 
+The host that an own domain is handed to may trust this one and read more into a local part than this one does; so
+strangers' mail for it has no second address there.
+
 What can be refused is refused here, before the message is accepted, so that no bounce is needed later: a local
 part that can never name a mailbox in a Maildir tree is refused at RCPT.
 """
@@ -11,6 +14,7 @@ part that can never name a mailbox in a Maildir tree is refused at RCPT.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -22,9 +26,12 @@ Judge = Callable[[bytes], bytes]
 _CLIENTS_KEPT = 4096
 
 _NO_RELAY = b"550 5.7.1 relaying to this domain is not permitted from your address\r\n"
+_NO_SECOND = b"550 5.7.1 relaying by an address within the local part is not permitted\r\n"
 _NO_SUBMISSION = b"550 5.7.1 your address is not in a network that may submit mail here\r\n"
 _NO_MAILBOX = b"550 5.1.1 no mailbox can have this name here\r\n"
 _NO_POSTMASTER = b"550 5.1.1 this server has no domain of its own and so no postmaster mailbox\r\n"
+
+_SECOND_ADDRESS = re.compile(rb"[%!@]")
 
 
 def expand_postmaster(address: bytes, domains: Sequence[Domain]) -> bytes:
@@ -69,6 +76,8 @@ class RelayControl:
         template = self._own.get(domain_of(address))
         if template is None:
             return _NO_RELAY if b"@" in address else self._postmaster()
+        if not template:
+            return _NO_SECOND if _SECOND_ADDRESS.search(address, 0, address.rfind(b"@")) else b""
         return _mailbox(template, address)
 
     def refuse_all(self, address: bytes) -> bytes:

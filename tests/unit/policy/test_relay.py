@@ -30,6 +30,16 @@ def test_a_stranger_cannot_relay(address: bytes) -> None:
     assert RELAY.judge_for("192.0.2.7", "mx")(address) == b""
 
 
+@pytest.mark.parametrize("local", [b"user%far.example", b"far.example!user", b'"user@far.example"', b'"a\\%b"'])
+def test_a_stranger_cannot_make_a_host_behind_relay(local: bytes) -> None:
+    """The host that an own domain is handed to may trust this one."""
+    behind = Domain(name="behind.example", deliver=NextHop(kind="smtp", host="10.0.0.1", port=25))
+    relay = RelayControl(NETWORKS, [behind])
+    assert relay.judge_for("198.51.100.7", "mx")(local + b"@behind.example").startswith(b"550 5.7.1 ")
+    assert relay.judge_for("192.0.2.7", "mx")(local + b"@behind.example") == b""
+    assert relay.judge_for("198.51.100.7", "mx")(b"user+tag=x@behind.example") == b""
+
+
 def test_mail_for_own_domains_is_taken_from_everybody() -> None:
     assert RELAY.judge_for("198.51.100.7", "mx")(b"User@OWN.example") == b""
 

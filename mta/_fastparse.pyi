@@ -112,7 +112,7 @@ class ServerSession:
     def errors(self) -> int:
         """Refusals (5xx) so far, those of `judge` and of texts included."""
 
-# Flags of ClientSession.receive, besides OUTPUT and CLOSE.
+# Flags of ClientSession.receive, besides OUTPUT, CLOSE and STARTTLS (begin the handshake, then call secured()).
 READY: Final[int]  # greeting and EHLO are done; sent once
 NEXT: Final[int]  # there is room for another offer()
 SEND: Final[int]  # the peer waits for the text of the current transaction: call send_body()
@@ -136,14 +136,36 @@ class ClientSession:
     the final dot of the current one when the peer offers PIPELINING.
     """
 
-    def __init__(self, helo: bytes, *, lmtp: bool = False) -> None: ...
+    def __init__(
+        self,
+        helo: bytes,
+        *,
+        lmtp: bool = False,
+        esmtp: bool = True,  # False: say HELO, for a server that ends the connection at EHLO
+        starttls: bool = False,  # begin TLS where the peer offers it
+        pipelining: bool = True,  # False: do without, even where the peer offers it
+    ) -> None: ...
     def receive(self, buffer: Buffer, size: int) -> int: ...
-    def offer(self, token: object, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> int:
-        """Give the next transaction; allowed after READY or NEXT. Returns flags. SIZE and BODY are sent where the
-        peer offers them."""
+    def secured(self) -> int:
+        """The handshake that STARTTLS asked for is done: forget what the peer offered, say EHLO again."""
+    def offer(
+        self,
+        token: object,
+        sender: bytes,
+        recipients: Sequence[bytes],
+        size: int,
+        eight_bit: bool,
+        mail_parameters: bytes = b"",  # more of MAIL, each with a blank before it
+        rcpt_parameters: Sequence[bytes] = (),  # of each RCPT; empty: none
+        chunked: bool = False,  # send the text by BDAT, in chunks as send_body() gets it
+    ) -> int:
+        """Give the next transaction; allowed after READY or NEXT. Returns flags. SIZE and BODY=8BITMIME are sent where
+        the peer offers them."""
     def send_body(self, chunk: Buffer, last: bool) -> int:
         """Text of the current transaction: dot-stuffed into the output; with `last` the final dot (and, if it is
-        known already, the next envelope) follows. Returns flags. A missing CRLF at the end is added."""
+        known already, the next envelope) follows. Returns flags. A missing CRLF at the end is added.
+
+        In a chunked transaction each call makes a BDAT with the octets as they are."""
     def quit(self) -> int:
         """Say QUIT; only when nothing is in hand."""
     def lost(self) -> int:
@@ -163,8 +185,21 @@ class ClientSession:
     def in_hand(self) -> int:
         """Transactions offered and not yet in results: 0, 1 or 2."""
     @property
+    def pipelining(self) -> bool: ...
+    @property
+    def tls(self) -> bool: ...
+    @property
+    def tls_refusal(self) -> tuple[int, str] | None:
+        """What STARTTLS was answered, where that was no 220; the session goes on without."""
+    @property
+    def replies(self) -> int:
+        """Whole replies so far: what tells an answer from octets that only drip."""
+    @property
+    def ended_in(self) -> str:
+        """What was waited for when the session ended ("EHLO", "HANDSHAKE", "MAIL", ...); "" while it goes on."""
+    @property
     def awaits_final(self) -> bool:
-        """The final dot is sent, its reply is not here: the data time-out counts."""
+        """The final dot or the last chunk is sent, its reply is not here: the data time-out counts."""
 
 def stuff(text: Buffer) -> bytes:
     """Dot-stuff a text (RFC 5321 §4.5.2)."""

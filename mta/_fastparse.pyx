@@ -1367,6 +1367,7 @@ DONE = 512
 
 cdef enum:
     _F_OUTPUT = 1
+    _F_STARTTLS = 16
     _F_CLOSE = 32
     _F_READY = 64
     _F_NEXT = 128
@@ -1376,11 +1377,14 @@ cdef enum:
     _LONGEST_REPLY = 65536
     _SHOWN = 80  # octets of a broken reply that a failure quotes
 
-# What the next reply will answer; _ST_TEXT: nothing, we are to send the text.
+# What the next reply will answer; _ST_HANDSHAKE: nothing, TLS begins; _ST_TEXT: a chunk, or nothing, we are to send the
+# text.
 cdef enum:
     _ST_GREETING
     _ST_EHLO
     _ST_HELO
+    _ST_STARTTLS
+    _ST_HANDSHAKE
     _ST_IDLE
     _ST_RSET
     _ST_MAIL
@@ -1390,6 +1394,12 @@ cdef enum:
     _ST_FINAL
     _ST_QUIT
     _ST_CLOSED
+
+cdef tuple _STAGES = (
+    "GREETING", "EHLO", "HELO", "STARTTLS", "HANDSHAKE", "IDLE", "RSET", "MAIL", "RCPT", "DATA", "TEXT", "FINAL", "QUIT",
+    "CLOSED",
+)
+cdef str _EARLY_OCTETS = "octets between the reply to STARTTLS and the handshake"
 
 
 cdef Py_ssize_t _dots_to_double(const char *text, Py_ssize_t size, bint line_start) noexcept nogil:
@@ -1450,11 +1460,11 @@ def stuff(text):
         PyBuffer_Release(&view)
 
 
-cdef int _check_address(bytes address) except -1:
-    cdef char *octets = PyBytes_AS_STRING(address)
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(address)
+cdef int _check_line(bytes part) except -1:
+    cdef char *octets = PyBytes_AS_STRING(part)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(part)
     if memchr(octets, c"\n", size) != NULL or memchr(octets, c"\r", size) != NULL:
-        raise ValueError("a line end in an address")
+        raise ValueError("a line end in a command")
     return 0
 
 
@@ -1467,6 +1477,20 @@ cdef int _fill(list replies, Py_ssize_t index, int code, tuple reply) except -1:
     return 0
 
 
+cdef int _add_parameters(list commands, bytes mail, object rcpt) except -1:
+    """Put parameters behind MAIL and, where there are any, each RCPT."""
+    cdef Py_ssize_t index
+    cdef bytes parameters
+    _check_line(mail)
+    commands[0] = (<bytes> commands[0])[:-2] + mail + b"\r\n"
+    if rcpt and len(rcpt) != len(commands) - 1:
+        raise ValueError("not as many parameters as recipients")
+    for index, parameters in enumerate(rcpt, 1):
+        _check_line(parameters)
+        commands[index] = (<bytes> commands[index])[:-2] + parameters + b"\r\n"
+    return 0
+
+
 cdef class TransactionResult:
     """What came of one offered transaction."""
 
@@ -1476,7 +1500,8 @@ cdef class TransactionResult:
     cdef readonly tuple data
     cdef readonly list finals
     cdef readonly bint dotted
-    cdef list _commands  # MAIL, each RCPT, DATA
+    cdef list _commands  # MAIL, each RCPT, and DATA unless it is chunked
+    cdef bint _chunked
     cdef bint _sent
     cdef Py_ssize_t _accepted
     cdef int _mail_code
@@ -1499,18 +1524,33 @@ cdef class ClientSession:
     cdef TransactionResult _next
     cdef Py_ssize_t _index  # of the RCPT or the final reply that comes next
     cdef bint _reset_due
+    cdef bint _behind  # octets came behind the line that is looked at
     cdef bytes _pending  # a line whose end has not come
     cdef list _lines  # of a reply of many lines so far, without their codes
     cdef Py_ssize_t _octets  # of the reply so far
     cdef int _before_last, _last  # the last octets of the text so far, -1: none
-    cdef bint _pipelining, _size, _eight_bit
+    cdef Py_ssize_t _chunks  # not the last ones, sent and not answered
+    cdef bint _chunk_refused
+    cdef bint _esmtp, _starttls, _may_pipeline
+    cdef bint _size, _eight_bit
+    cdef readonly bint pipelining
     cdef readonly tuple greeting
     cdef readonly dict extensions
     cdef readonly tuple failure
+    cdef readonly bint tls
+    cdef readonly tuple tls_refusal
+    cdef readonly uint32_t replies
+    cdef readonly str ended_in
 
-    def __init__(self, bytes helo, *, bint lmtp=False):
+    def __init__(
+        self, bytes helo, *, bint lmtp=False, bint esmtp=True, bint starttls=False, bint pipelining=True
+    ):
         self._helo = helo
         self._lmtp = lmtp
+        self._esmtp = esmtp or lmtp
+        self._starttls = starttls
+        self._may_pipeline = pipelining
+        self.ended_in = ""
         self._stage = _ST_GREETING
         self._out = []
         self._results = []
@@ -1531,13 +1571,29 @@ cdef class ClientSession:
             PyBuffer_Release(&view)
         return self._take_flags()
 
-    def offer(self, token, bytes sender, recipients, Py_ssize_t size, bint eight_bit):
+    def offer(
+        self,
+        token,
+        bytes sender,
+        recipients,
+        Py_ssize_t size,
+        bint eight_bit,
+        bytes mail_parameters=b"",
+        rcpt_parameters=(),
+        bint chunked=False,
+    ):
         cdef TransactionResult transaction
         if not _ST_IDLE <= self._stage < _ST_QUIT or self._next is not None:
             raise RuntimeError("no room for a transaction")
         if not recipients:
             raise ValueError("a transaction without recipients")
         transaction = self._transaction(token, sender, recipients, size, eight_bit)
+        if mail_parameters or rcpt_parameters:
+            _add_parameters(transaction._commands, mail_parameters, rcpt_parameters)
+        if chunked:
+            transaction._chunked = True
+        else:
+            transaction._commands.append(b"DATA\r\n")
         if self._current is None:
             self._current = transaction
             self._flags |= _F_NEXT
@@ -1556,7 +1612,10 @@ cdef class ClientSession:
             raise RuntimeError("nobody waits for a text")
         PyObject_GetBuffer(chunk, &view, PyBUF_SIMPLE)
         try:
-            self._append_text(<const char *> view.buf, view.len, last)
+            if self._current._chunked:
+                self._append_chunk(<const char *> view.buf, view.len, last)
+            else:
+                self._append_text(<const char *> view.buf, view.len, last)
         finally:
             PyBuffer_Release(&view)
         return self._take_flags()
@@ -1567,6 +1626,15 @@ cdef class ClientSession:
         if self._stage < _ST_QUIT:
             self._out.append(b"QUIT\r\n")
             self._stage = _ST_QUIT
+        return self._take_flags()
+
+    def secured(self):
+        if self._stage != _ST_HANDSHAKE:
+            raise RuntimeError("no handshake was asked for")
+        self.extensions = {}
+        self.pipelining = self._size = self._eight_bit = False
+        self.tls = True
+        self._introduce()
         return self._take_flags()
 
     def lost(self):
@@ -1609,6 +1677,8 @@ cdef class ClientSession:
             at = PyBytes_AS_STRING(joined)
             size = PyBytes_GET_SIZE(joined)
         end = at + size
+        if self._stage == _ST_HANDSHAKE and size:
+            self._break(_EARLY_OCTETS)
         while self._stage != _ST_CLOSED:
             stop = <const char *> memchr(at, c"\n", end - at) if at < end else NULL
             if self._octets + ((end if stop == NULL else stop + 1) - at) > _LONGEST_REPLY:
@@ -1618,6 +1688,7 @@ cdef class ClientSession:
                     self._pending = at[:end - at]
                 break
             else:
+                self._behind = stop + 1 < end
                 self._line(at, stop - at)
                 at = stop + 1
         return 0
@@ -1653,6 +1724,7 @@ cdef class ClientSession:
         return self._reply(code, text)
 
     cdef int _reply(self, int code, str text) except -1:
+        self.replies += 1
         self._note(code, (code, text))
         if code == 421 and self._stage != _ST_QUIT:
             self.failure = (code, text)
@@ -1679,7 +1751,8 @@ cdef class ClientSession:
         elif stage == _ST_DATA:
             current.data = reply
         elif stage == _ST_FINAL:
-            _fill(current.finals, self._index, code, reply)
+            if not self._chunk_refused and (not self._chunks or code == 421):
+                _fill(current.finals, self._index, code, reply)
         elif stage == _ST_TEXT and code >= 400:
             current.finals = [reply] * len(current.finals)
         return 0
@@ -1694,34 +1767,61 @@ cdef class ClientSession:
         if stage == _ST_DATA:
             return self._data_answered(code)
         if stage == _ST_FINAL:
-            return self._final_answered(code)
+            return self._final_answered(code, text)
         if stage == _ST_RSET:
             self._stage = _ST_MAIL
-            if not self._pipelining:
+            if not self.pipelining:
                 self._say(0)
             return True
         if stage == _ST_QUIT:
             self._end()
             return True
         if stage == _ST_TEXT:
+            if code < 300 and self._chunks:
+                self._chunks -= 1
+                return True
             # A refusal in the middle of the text: the server will not read the rest as text.
             if code >= 400:
                 self.failure = (code, text)
                 self._end()
             return code >= 400
-        if stage == _ST_IDLE:
+        if stage == _ST_STARTTLS:
+            return self._starttls_answered(code, text)
+        if stage == _ST_IDLE or stage == _ST_HANDSHAKE:
             return False
         return self._introduced(code, text)
+
+    cdef bint _starttls_answered(self, int code, str text) except -1:
+        if code >= 400:
+            self.tls_refusal = (code, text)
+            self._stage = _ST_IDLE
+            self._flags |= _F_READY
+        elif code >= 300:
+            return False
+        elif self._behind:
+            self._break(_EARLY_OCTETS)
+        else:
+            self._stage = _ST_HANDSHAKE
+            self._flags |= _F_STARTTLS
+        return True
+
+    cdef int _introduce(self) except -1:
+        self._out.append((b"LHLO " if self._lmtp else b"EHLO " if self._esmtp else b"HELO ") + self._helo + b"\r\n")
+        self._stage = _ST_EHLO if self._esmtp else _ST_HELO
+        return 0
 
     cdef bint _introduced(self, int code, str text) except -1:
         """Greeting, EHLO, LHLO and HELO."""
         if code < 300:
             if self._stage == _ST_GREETING:
-                self._out.append((b"LHLO " if self._lmtp else b"EHLO ") + self._helo + b"\r\n")
-                self._stage = _ST_EHLO
+                self._introduce()
                 return True
             if self._stage == _ST_EHLO:
                 self._learn(text)
+                if self._starttls and not self.tls and "STARTTLS" in self.extensions:
+                    self._out.append(b"STARTTLS\r\n")
+                    self._stage = _ST_STARTTLS
+                    return True
             self._stage = _ST_IDLE
             self._flags |= _F_READY
             return True
@@ -1740,7 +1840,7 @@ cdef class ClientSession:
         for line in text.split("\n")[1:]:
             keyword, _, parameters = line.strip(" ").partition(" ")
             self.extensions[keyword.upper()] = parameters
-        self._pipelining = "PIPELINING" in self.extensions
+        self.pipelining = self._may_pipeline and "PIPELINING" in self.extensions
         self._size = "SIZE" in self.extensions
         self._eight_bit = "8BITMIME" in self.extensions
         return 0
@@ -1750,7 +1850,7 @@ cdef class ClientSession:
             return False
         self._stage = _ST_RCPT
         self._index = 0
-        if not self._pipelining:
+        if not self.pipelining:
             if code < 300:
                 self._say(1)
             else:
@@ -1763,11 +1863,16 @@ cdef class ClientSession:
             return False
         self._index += 1
         if self._index < len(current.recipients):
-            if not self._pipelining:
+            if not self.pipelining:
                 self._say(self._index + 1)
-        elif self._pipelining or current._accepted:
+        elif current._chunked:
+            if current._accepted and 0 < current._mail_code < 300:
+                self._want_text()
+            else:
+                self._finish()
+        elif self.pipelining or current._accepted:
             self._stage = _ST_DATA
-            if not self._pipelining:
+            if not self.pipelining:
                 self._say(self._index + 1)
         else:
             self._finish()
@@ -1781,10 +1886,7 @@ cdef class ClientSession:
         if code < 300 or not 0 < current._mail_code < 300:
             return False
         if current._accepted:
-            current.finals = [None] * (current._accepted if self._lmtp else 1)
-            self._stage = _ST_TEXT
-            self._last = self._before_last = -1
-            self._flags |= _F_SEND if self._next is not None else _F_SEND | _F_NEXT
+            self._want_text()
             return True
         if self._lmtp:
             return False  # no recipient, no reply to the dot: nobody could tell where we are
@@ -1794,9 +1896,24 @@ cdef class ClientSession:
         self._ride()
         return True
 
-    cdef bint _final_answered(self, int code) except -1:
+    cdef int _want_text(self) except -1:
+        self._current.finals = [None] * (self._current._accepted if self._lmtp else 1)
+        self._stage = _ST_TEXT
+        self._last = self._before_last = -1
+        self._chunks = 0
+        self._chunk_refused = False
+        self._flags |= _F_SEND if self._next is not None else _F_SEND | _F_NEXT
+        return 0
+
+    cdef bint _final_answered(self, int code, str text) except -1:
         if 300 <= code < 400:
             return False
+        if self._chunks:
+            self._chunks -= 1
+            if code >= 400 and not self._chunk_refused:
+                self._chunk_refused = True
+                self._current.finals = [(code, text)] * len(self._current.finals)
+            return True
         self._index += 1
         if self._index == len(self._current.finals):
             self._finish()
@@ -1810,16 +1927,15 @@ cdef class ClientSession:
         cdef TransactionResult made = TransactionResult.__new__(TransactionResult)
         cdef bytes recipient
         cdef bytes parameters = b" SIZE=%d" % size if self._size else b""
-        _check_address(sender)
+        _check_line(sender)
         if eight_bit and self._eight_bit:
             parameters += b" BODY=8BITMIME"
         cdef list commands = [b"MAIL FROM:<" + sender + b">" + parameters + b"\r\n"]
         for recipient in recipients:
-            _check_address(recipient)
+            _check_line(recipient)
             commands.append(b"RCPT TO:<" + recipient + b">\r\n")
-        commands.append(b"DATA\r\n")
         made.token = token
-        made.recipients = [None] * (len(commands) - 2)
+        made.recipients = [None] * (len(commands) - 1)
         made._commands = commands
         return made
 
@@ -1835,7 +1951,7 @@ cdef class ClientSession:
             self._reset_due = False
             self._stage = _ST_RSET
             self._out.append(b"RSET\r\n")
-        if self._pipelining:
+        if self.pipelining:
             self._out.extend(self._current._commands)
         elif self._stage == _ST_MAIL:
             self._say(0)
@@ -1843,7 +1959,7 @@ cdef class ClientSession:
 
     cdef int _ride(self) except -1:
         """Send the next envelope behind the final dot of the current text."""
-        if self._next is not None and self._pipelining:
+        if self._next is not None and self.pipelining and not self._current._chunked:
             self._next._sent = True
             self._out.extend(self._next._commands)
         return 0
@@ -1859,7 +1975,7 @@ cdef class ClientSession:
                 tail = b".\r\n"
             else:
                 tail = b"\r\n.\r\n"
-            if self._next is not None and self._pipelining:
+            if self._next is not None and self.pipelining:
                 # One allocation holds text, dot and the riding envelope.
                 self._next._sent = True
                 tail += b"".join(self._next._commands)
@@ -1867,6 +1983,16 @@ cdef class ClientSession:
             self._enter_final()
         if size or last:
             self._out.append(_stuffed(text, size, line_start, tail))
+        return 0
+
+    cdef int _append_chunk(self, const char *text, Py_ssize_t size, bint last) except -1:
+        if last:
+            self._out.append(b"BDAT %d LAST\r\n" % size + text[:size])
+            self._current.dotted = True
+            self._enter_final()
+        elif size:
+            self._out.append(b"BDAT %d\r\n" % size + text[:size])
+            self._chunks += 1
         return 0
 
     cdef int _enter_final(self) except -1:
@@ -1879,7 +2005,8 @@ cdef class ClientSession:
     cdef int _finish(self) except -1:
         """The current transaction is over: on to the next one."""
         self._results.append(self._current)
-        self._reset_due = self._stage != _ST_FINAL and 0 < self._current._mail_code < 300
+        self._reset_due = 0 < self._current._mail_code < 300 and (self._stage != _ST_FINAL or self._chunk_refused)
+        self._chunk_refused = False
         self._current = self._next
         self._next = None
         self._flags |= _F_NEXT
@@ -1901,6 +2028,7 @@ cdef class ClientSession:
         if self._next is not None:
             self._results.append(self._next)
         self._current = self._next = None
+        self.ended_in = _STAGES[self._stage]
         self._stage = _ST_CLOSED
         self._pending = b""
         self._flags = _F_CLOSE | self._flags & _F_READY

@@ -12,6 +12,13 @@ Theory of operation
 - RSET is owed when MAIL was accepted and no text ended the transaction; it is said in front of the next
   envelope.
 - LMTP answers the final dot once for each accepted recipient (RFC 2033 §4.2).
+- STARTTLS is said when it is wanted and offered. Its 220 must be the last octet of what came: whatever stands behind
+  it is plaintext that somebody put before the handshake, and ends the session (RFC 3207 §4.2). After the handshake
+  nothing that was learnt counts, and EHLO is said again.
+- A chunked text (RFC 3030) has no DATA: its BDATs leave when the replies to all RCPT are here and one of them is good,
+  so that no octets of it can meet a server that wants none. That costs no round trip more than DATA does. All chunks
+  leave without waiting (RFC 3030 §4.2); each is answered, and the next envelope waits for the last answer, for after a
+  chunk that was refused the server wants RSET first.
 
 Failure: 421 counts as the answer to whatever is outstanding and ends the session (RFC 5321 §3.8). Anything
 that is no SMTP reply, or one that nobody asked for, ends it as a broken protocol, code 0. Whatever was in
@@ -24,12 +31,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mta.protocol.stuffing import stuff
-from mta.protocol.transaction import SmtpReply, Stage, TransactionResult, fill
+from mta.protocol.transaction import SmtpReply, Stage, TransactionResult, envelope_commands, fill
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 OUTPUT: Final = 1
+STARTTLS: Final = 16
 CLOSE: Final = 32
 READY: Final = 64
 NEXT: Final = 128
@@ -43,9 +51,20 @@ _SHOWN: Final = 80  # octets of a broken reply that a failure quotes
 class ClientSession:
     """One connection to a server."""
 
-    def __init__(self, helo: bytes, *, lmtp: bool = False) -> None:
+    def __init__(
+        self,
+        helo: bytes,
+        *,
+        lmtp: bool = False,
+        esmtp: bool = True,
+        starttls: bool = False,
+        pipelining: bool = True,
+    ) -> None:
         self._helo = helo
         self._lmtp = lmtp
+        self._esmtp = esmtp or lmtp
+        self._starttls = starttls
+        self._may_pipeline = pipelining
         self._stage = Stage.GREETING
         self._flags = 0
         self._out: list[bytes] = []
@@ -58,17 +77,25 @@ class ClientSession:
         self._lines: list[bytes] = []  # of the reply so far, without their codes
         self._octets = 0  # of the reply so far
         self._tail = b""  # the last octets of the text so far
+        self._chunks = 0  # not the last ones, sent and not answered
+        self._chunk_refused = False
         self._pipelining = False
         self._size = False
         self._eight_bit = False
         self.greeting: SmtpReply | None = None
         self.extensions: dict[str, str] = {}
         self.failure: SmtpReply | None = None
+        self.tls = False
+        self.tls_refusal: SmtpReply | None = None
+        self.replies = 0
+        self.ended_in = ""
 
     # ---- what the caller does
 
     def receive(self, buffer: Buffer, size: int) -> int:
         self._pending += memoryview(buffer)[:size]
+        if self._stage == Stage.HANDSHAKE and size:
+            self._break("octets between the reply to STARTTLS and the handshake")
         while self._stage != Stage.CLOSED:
             end = self._pending.find(b"\n")
             if self._octets + (len(self._pending) if end < 0 else end + 1) > LONGEST_REPLY:
@@ -81,12 +108,26 @@ class ClientSession:
                 self._line(line)
         return self._take_flags()
 
-    def offer(self, token: object, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> int:
+    def offer(
+        self,
+        token: object,
+        sender: bytes,
+        recipients: Sequence[bytes],
+        size: int,
+        eight_bit: bool,
+        mail_parameters: bytes = b"",
+        rcpt_parameters: Sequence[bytes] = (),
+        chunked: bool = False,
+    ) -> int:
         if self._stage not in _TAKES_OFFERS or self._next is not None:
             raise RuntimeError("no room for a transaction")
         if not recipients:
             raise ValueError("a transaction without recipients")
-        transaction = TransactionResult(token, self._commands(sender, recipients, size, eight_bit))
+        given = (b" SIZE=%d" % size if self._size else b"") + (
+            b" BODY=8BITMIME" if eight_bit and self._eight_bit else b""
+        )
+        commands = envelope_commands(sender, recipients, given + mail_parameters, rcpt_parameters, data=not chunked)
+        transaction = TransactionResult(token, commands, len(recipients), chunked=chunked)
         if self._current is None:
             self._current = transaction
             self._flags |= NEXT
@@ -103,11 +144,14 @@ class ClientSession:
         if self._stage != Stage.TEXT or self._current is None:
             raise RuntimeError("nobody waits for a text")
         octets = bytes(chunk)
-        if octets:
+        if self._current.chunked:
+            self._chunk(octets, last)
+        elif octets:
             self._out.append(stuff(octets, line_start=self._tail[-1:] in b"\n"))
             self._tail = (self._tail + octets[-2:])[-2:]
         if last:
-            self._out.append(b".\r\n" if self._tail in (b"", b"\r\n") else b"\r\n.\r\n")
+            if not self._current.chunked:
+                self._out.append(b".\r\n" if self._tail in (b"", b"\r\n") else b"\r\n.\r\n")
             self._current.dotted = True
             self._enter_final()
         return self._take_flags()
@@ -118,6 +162,15 @@ class ClientSession:
         if self._stage not in (Stage.QUIT, Stage.CLOSED):
             self._out.append(b"QUIT\r\n")
             self._stage = Stage.QUIT
+        return self._take_flags()
+
+    def secured(self) -> int:
+        if self._stage != Stage.HANDSHAKE:
+            raise RuntimeError("no handshake was asked for")
+        self.extensions = {}
+        self._pipelining = self._size = self._eight_bit = False
+        self.tls = True
+        self._introduce()
         return self._take_flags()
 
     def lost(self) -> int:
@@ -143,6 +196,10 @@ class ClientSession:
     def awaits_final(self) -> bool:
         return self._stage == Stage.FINAL
 
+    @property
+    def pipelining(self) -> bool:
+        return self._pipelining
+
     # ---- replies
 
     def _line(self, line: bytes) -> None:
@@ -161,6 +218,7 @@ class ClientSession:
             self._reply(int(code), text)
 
     def _reply(self, code: int, text: str) -> None:
+        self.replies += 1
         self._note((code, text))
         if code == 421 and self._stage != Stage.QUIT:
             self.failure = (code, text)
@@ -182,21 +240,29 @@ class ClientSession:
             current.accepted += reply[0] < 300
         elif stage == Stage.DATA:
             current.data = reply
-        elif stage == Stage.FINAL:
+        elif stage == Stage.FINAL and not self._chunk_refused and (not self._chunks or reply[0] == 421):
             fill(current.finals, self._index, reply)
         elif stage == Stage.TEXT and reply[0] >= 400:
             current.finals = [reply] * len(current.finals)
 
     def _greeted(self, code: int, text: str) -> bool:
         if code < 300:
-            self._out.append((b"LHLO " if self._lmtp else b"EHLO ") + self._helo + b"\r\n")
-            self._stage = Stage.EHLO
+            self._introduce()
             return True
         return self._refused(code, text)
+
+    def _introduce(self) -> None:
+        verb = b"LHLO " if self._lmtp else b"EHLO " if self._esmtp else b"HELO "
+        self._out.append(verb + self._helo + b"\r\n")
+        self._stage = Stage.EHLO if self._esmtp else Stage.HELO
 
     def _ehlo_answered(self, code: int, text: str) -> bool:
         if code < 300:
             self._learn(text)
+            if self._starttls and not self.tls and "STARTTLS" in self.extensions:
+                self._out.append(b"STARTTLS\r\n")
+                self._stage = Stage.STARTTLS
+                return True
             return self._helo_answered(code, text)
         if code >= 500 and not self._lmtp:
             self._out.append(b"HELO " + self._helo + b"\r\n")
@@ -211,6 +277,20 @@ class ClientSession:
             return True
         return self._refused(code, text)
 
+    def _starttls_answered(self, code: int, text: str) -> bool:
+        if code >= 400:
+            self.tls_refusal = (code, text)
+            self._stage = Stage.IDLE
+            self._flags |= READY
+        elif code >= 300:
+            return False
+        elif self._pending:
+            self._break("octets between the reply to STARTTLS and the handshake")
+        else:
+            self._stage = Stage.HANDSHAKE
+            self._flags |= STARTTLS
+        return True
+
     def _refused(self, code: int, text: str) -> bool:
         """The server will not talk to us: leave in good order."""
         if code < 400:
@@ -224,7 +304,7 @@ class ClientSession:
         for line in text.split("\n")[1:]:
             keyword, _, parameters = line.strip(" ").partition(" ")
             self.extensions[keyword.upper()] = parameters
-        self._pipelining = "PIPELINING" in self.extensions
+        self._pipelining = self._may_pipeline and "PIPELINING" in self.extensions
         self._size = "SIZE" in self.extensions
         self._eight_bit = "8BITMIME" in self.extensions
 
@@ -254,6 +334,11 @@ class ClientSession:
         if self._index < len(current.recipients):
             if not self._pipelining:
                 self._say(self._index + 1)
+        elif current.chunked:
+            if current.accepted and current.mail is not None and current.mail[0] < 300:
+                self._want_text()
+            else:
+                self._finish()
         elif self._pipelining or current.accepted:
             self._stage = Stage.DATA
             if not self._pipelining:
@@ -261,6 +346,15 @@ class ClientSession:
         else:
             self._finish()
         return True
+
+    def _want_text(self) -> None:
+        current = self._must()
+        current.finals = [None] * (current.accepted if self._lmtp else 1)
+        self._stage = Stage.TEXT
+        self._tail = b""
+        self._chunks = 0
+        self._chunk_refused = False
+        self._flags |= SEND if self._next else SEND | NEXT
 
     def _data_answered(self, code: int, text: str) -> bool:
         current = self._must()
@@ -271,10 +365,7 @@ class ClientSession:
         if code < 300 or not accepted_mail:
             return False
         if current.accepted:
-            current.finals = [None] * (current.accepted if self._lmtp else 1)
-            self._stage = Stage.TEXT
-            self._tail = b""
-            self._flags |= SEND if self._next else SEND | NEXT
+            self._want_text()
             return True
         if self._lmtp:
             return False  # no recipient, no reply to the dot: nobody could tell where we are
@@ -285,6 +376,9 @@ class ClientSession:
 
     def _interrupted(self, code: int, text: str) -> bool:
         """A refusal in the middle of the text: the server will not read the rest as text."""
+        if code < 300 and self._chunks:
+            self._chunks -= 1
+            return True
         if code < 400:
             return False
         self.failure = (code, text)
@@ -294,6 +388,12 @@ class ClientSession:
     def _final_answered(self, code: int, text: str) -> bool:
         if 300 <= code < 400:
             return False
+        if self._chunks:
+            self._chunks -= 1
+            if code >= 400 and not self._chunk_refused:
+                self._chunk_refused = True
+                self._must().finals = [(code, text)] * len(self._must().finals)
+            return True
         self._index += 1
         if self._index == len(self._must().finals):
             self._finish()
@@ -304,17 +404,6 @@ class ClientSession:
         return True
 
     # ---- what is said
-
-    def _commands(self, sender: bytes, recipients: Sequence[bytes], size: int, eight_bit: bool) -> list[bytes]:
-        mail = b"MAIL FROM:<" + sender + b">"
-        if self._size:
-            mail += b" SIZE=%d" % size
-        if eight_bit and self._eight_bit:
-            mail += b" BODY=8BITMIME"
-        commands = [mail, *(b"RCPT TO:<" + r + b">" for r in recipients), b"DATA"]
-        if any(b"\n" in c or b"\r" in c for c in commands):
-            raise ValueError("a line end in an address")
-        return [c + b"\r\n" for c in commands]
 
     def _must(self) -> TransactionResult:
         assert self._current is not None
@@ -339,7 +428,7 @@ class ClientSession:
 
     def _ride(self) -> None:
         """Send the next envelope behind the final dot of the current text."""
-        if self._next is not None and self._pipelining:
+        if self._next is not None and self._pipelining and not self._must().chunked:
             self._next.sent = True
             self._out.extend(self._next.commands)
 
@@ -348,6 +437,13 @@ class ClientSession:
         self._index = 0
         self._ride()
 
+    def _chunk(self, octets: bytes, last: bool) -> None:
+        if last:
+            self._out += [b"BDAT %d LAST\r\n" % len(octets), octets]
+        elif octets:
+            self._out += [b"BDAT %d\r\n" % len(octets), octets]
+            self._chunks += 1
+
     # ---- ends
 
     def _finish(self) -> None:
@@ -355,7 +451,9 @@ class ClientSession:
         current = self._must()
         self._results.append(current)
         mail = current.mail
-        self._reset_due = self._stage != Stage.FINAL and mail is not None and mail[0] < 300
+        in_transaction = mail is not None and mail[0] < 300
+        self._reset_due = in_transaction and (self._stage != Stage.FINAL or self._chunk_refused)
+        self._chunk_refused = False
         self._current, self._next = self._next, None
         self._flags |= NEXT
         if self._current is None:
@@ -372,6 +470,7 @@ class ClientSession:
     def _end(self) -> None:
         self._results.extend(t for t in (self._current, self._next) if t is not None)
         self._current = self._next = None
+        self.ended_in = self._stage.name
         self._stage = Stage.CLOSED
         self._pending.clear()
         self._flags = CLOSE | self._flags & READY
@@ -389,6 +488,8 @@ _ADVANCE: dict[Stage, Callable[[ClientSession, int, str], bool]] = {
     Stage.GREETING: ClientSession._greeted,
     Stage.EHLO: ClientSession._ehlo_answered,
     Stage.HELO: ClientSession._helo_answered,
+    Stage.STARTTLS: ClientSession._starttls_answered,
+    Stage.HANDSHAKE: lambda *_: False,
     Stage.IDLE: lambda *_: False,
     Stage.RSET: ClientSession._reset_answered,
     Stage.MAIL: ClientSession._mail_answered,

@@ -33,7 +33,7 @@ from mta.model import (
 from mta.net.link import BATCH, MAX_PACKET
 from mta.net.seats import DELIVERED, DOTTED, GIVEN, MIXED
 from mta.observe.counters import INDEX
-from mta.observe.maillog import MailLog, printable
+from mta.observe.maillog import MailLog, printable, quoted
 
 _EVENTS = {
     Status.DELIVERED: "delivered",
@@ -176,10 +176,7 @@ def _state_after(outcomes: Sequence[Outcome]) -> int:
 def _tail(message_id: int, hop: str, status: str, now: float) -> str:
     """The second half of a line. `hop` is printable already: it is made once a connection."""
     delay = now - id_time_ms(MessageId(message_id)) / 1000
-    said = printable(status)
-    if '"' in said:
-        said = said.replace('"', "'")
-    return f' relay={hop or "none"} delay={delay if delay > 0 else 0.0:.1f} status="{said}"'
+    return f" relay={hop or 'none'} delay={delay if delay > 0 else 0.0:.1f} status={quoted(status)}"
 
 
 def _weight(result: Result) -> int:

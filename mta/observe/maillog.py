@@ -3,8 +3,8 @@
     2026-11-23T12:00:00.123Z 1AHHN4AQ0C00 received client=127.0.0.1 from=<a@x> size=4200 recipients=1
 
 `logging` costs 15 us a line, this writer 0.5: lines gather in memory for some milliseconds and are written in whole
-lines, with O_APPEND, so that several processes may share a file. Text from peers is escaped: no octet on the wire
-can begin a line of its own or carry a terminal sequence.
+lines, with O_APPEND, so that several processes may share a file. Text from peers is escaped: nothing on the wire
+can begin a line or a field of its own, carry a terminal sequence, or turn the direction in which a line is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-_ESCAPE = {c: f"\\x{c:02x}" for c in (*range(0x20), *range(0x7F, 0xA0), 0x5C, 0x2028, 0x2029, 0xFEFF)}
 _FLUSH_AT = 64 << 10
 LOG_DELAY = 0.005  # seconds that lines may gather: a system call for each would cost more than the line
 _MILLI = [f"{n:03d}" for n in range(1001)]
@@ -25,7 +24,14 @@ def printable(text: str | bytes) -> str:
     """Text from outside, safe in a log line and on a terminal. Octets are read as UTF-8 where they are that."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
-    return text if text.isascii() and text.isprintable() and "\\" not in text else text.translate(_ESCAPE)
+    if text.isprintable() and "\\" not in text:
+        return text
+    return "".join([c if c.isprintable() and c != "\\" else f"\\x{ord(c):02x}" for c in text])
+
+
+def quoted(text: str | bytes) -> str:
+    """`printable`, as a field that may hold blanks: no quotation mark within can end it."""
+    return '"' + printable(text).replace('"', "'") + '"'
 
 
 class MailLog:

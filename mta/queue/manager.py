@@ -42,7 +42,7 @@ from mta.model import (
 )
 from mta.net.seats import SeatTable
 from mta.observe.counters import INDEX
-from mta.observe.maillog import MailLog, printable
+from mta.observe.maillog import MailLog, quoted
 from mta.queue import _arena
 from mta.queue._arena import Arena
 from mta.queue.attempts import Attempts
@@ -308,7 +308,7 @@ class QueueManager:
         arrived = self.arrival(slot)
         if verdict.deferred and is_expired(self.retry, arrived, now):
             verdict = verdict.expired()
-            self.log(slot, "expired", f'reason="{printable(str(verdict.failures[0].reply))}"')
+            self.log(slot, "expired", f"reason={quoted(str(verdict.failures[0].reply))}")
         if verdict.failures:
             self._notify(self, slot, verdict)
             return

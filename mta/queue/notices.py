@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mta.mail.dsn import Failure, compose
 from mta.model import Arrival, Arrivals, Draft, Envelope, IdSource, Recipient, Ref, Stored, StoreError, id_text
 from mta.observe.counters import INDEX
-from mta.observe.maillog import printable
+from mta.observe.maillog import printable, quoted
 from mta.queue.manager import QueueManager
 from mta.queue.outcome import Verdict
 
@@ -150,7 +150,7 @@ class Notifier:
             manager.log(
                 slot,
                 "bounced",
-                f'to=<{printable(failure.address)}> {told} reason="{printable(str(failure.reply))}"',
+                f"to=<{printable(failure.address)}> {told} reason={quoted(str(failure.reply))}",
             )
         if draft is not None:
             manager.counters[INDEX["bounces_made"]] += 1
@@ -158,7 +158,7 @@ class Notifier:
     def _unreadable(self, manager: QueueManager, slot: int, error: StoreError) -> None:
         """The message cannot be read: it stays in the queue, held, for a person to look at."""
         manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
-        manager.log(slot, "unreadable", f'reason="{printable(str(error))}"')
+        manager.log(slot, "unreadable", f"reason={quoted(str(error))}")
         manager.record(manager.hold_idle(slot, keep_reason=True))
 
 

@@ -27,7 +27,7 @@ from mta.model import LINK_VERSION, Arrivals, Hello, LinkRecord, Position
 from mta.net.link import Link
 from mta.net.resolver import DnsResolver
 from mta.net.seats import SeatTable
-from mta.observe.maillog import LOG_DELAY, MailLog, printable
+from mta.observe.maillog import LOG_DELAY, MailLog, quoted
 from mta.queue._arena import ACTIVE
 from mta.queue.couriers import Couriers
 from mta.queue.filter import AMBIGUOUS, STATES
@@ -201,9 +201,7 @@ class Desk:
 
     def _report(self) -> None:
         if risk := self._start.settings.spool.risk:
-            self._maillog(
-                "-", "durability", f'interval={self._start.settings.spool.interval:g} warning="{printable(risk)}"'
-            )
+            self._maillog("-", "durability", f"interval={self._start.settings.spool.interval:g} warning={quoted(risk)}")
         report = self._store.report
         for note in report.notes:
             print(f"mta: spool: {note}", file=sys.stderr, flush=True)

@@ -3,23 +3,32 @@
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.observe.maillog import MailLog, printable
+from mta.observe.maillog import MailLog, printable, quoted
 
 
 @given(st.one_of(st.text(), st.binary()))
 def test_text_from_outside_stays_on_its_line(text: str | bytes) -> None:
     shown = printable(text)
     assert len(shown.splitlines()) <= 1
-    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", shown)
+    assert shown.isprintable()
+    assert quoted(text).count('"') == 2
 
 
 def test_plain_text_is_left_alone() -> None:
     assert printable("user@example.org") == "user@example.org"
     assert printable("Zoë".encode()) == "Zoë"
     assert printable(b"\xff") == "\\x5cxff"
+    assert printable('"a b"@home.test') == '"a b"@home.test'
+    assert quoted('a "b"') == "\"a 'b'\""
+
+
+@pytest.mark.parametrize("character", "\x1b\x7f\x85\x9b\u2028\u202e\u2066\u200b\u061c\ufeff\U000e0041\ud800", ids=ascii)
+def test_what_a_terminal_obeys_or_hides_is_escaped(character: str) -> None:
+    assert printable(f"a{character}b") == f"a\\x{ord(character):02x}b"
 
 
 def test_lines_gather_until_the_turn_of_the_loop_ends(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ SOURCE_HASH: Final[str]  # sha256 of the .pyx this was built from, in hex; "" wh
 
 # What `receive` and `resume` return, or-ed together. The caller handles them in this order.
 OUTPUT: Final[int]  # take_output() has octets to send
-DISCARD: Final[int]  # a text was refused: forget what take_body() gave of it; BODY and MESSAGE mean a later text
+DISCARD: Final[
+    int
+]  # a text was refused or given up: forget what take_body() gave of it; BODY and MESSAGE mean a later text
 BODY: Final[int]  # take_body() has more than `chunk` octets of a text still arriving
 MESSAGE: Final[int]  # a whole message is here; the session is parked until resume()
 STARTTLS: Final[int]  # begin the handshake after sending the output, then call secured(); input is dropped
@@ -39,6 +41,8 @@ class ServerConfig:
         mechanisms: bytes = b"",  # EHLO's value of AUTH without TLS, and under it; b"": not offered there
         mechanisms_tls: bytes = b"",
         judge_sender: Callable[[bytes, str], bytes] | None = None,  # sender and user to b"" or a whole 5yz reply
+        chunking: bool = False,  # offer CHUNKING and BINARYMIME (RFC 3030)
+        lmtp: bool = False,  # LHLO, and a reply for each recipient at the end of a text (RFC 2033)
     ) -> None: ...
 
 class ServerSession:
@@ -58,7 +62,10 @@ class ServerSession:
     def receive(self, buffer: Buffer, size: int) -> int:
         """Parse buffer[:size]; the buffer may be reused as soon as this returns."""
     def resume(self, reply: bytes) -> int:
-        """Answer the parked message with a whole reply, end the transaction, go on with kept input."""
+        """Answer the parked message with a whole reply, end the transaction, go on with kept input.
+
+        In LMTP each recipient gets this reply.
+        """
     def take_auth(self) -> tuple[bytes, bytes | None]:
         """The mechanism in upper case, b"" for a response to a challenge; and the response.
 
@@ -78,7 +85,10 @@ class ServerSession:
         """The handshake is done: forget HELO and transaction (RFC 3207 §4.2)."""
     def take_output(self) -> bytes: ...
     def take_body(self) -> bytes:
-        """Octets of the text so far, dot-unstuffed, CRLF line ends; each is given once."""
+        """Octets of the text so far; each is given once.
+
+        What came by DATA is dot-unstuffed, what came by BDAT is as it was. All line ends are CRLF, but for `binary`.
+        """
     @property
     def sender(self) -> bytes: ...
     @property
@@ -96,13 +106,16 @@ class ServerSession:
     @property
     def eight_bit(self) -> bool: ...
     @property
+    def binary(self) -> bool:
+        """BODY=BINARYMIME: the text may hold any octet (RFC 3030 §3)."""
+    @property
     def body_size(self) -> int:
         """Octets of the text so far, those already taken included."""
     @property
     def parked(self) -> bool: ...
     @property
     def in_data(self) -> bool:
-        """A text is arriving: the data time-out counts."""
+        """A text or a chunk of one is arriving: the data time-out counts."""
     @property
     def in_transaction(self) -> bool: ...
     @property

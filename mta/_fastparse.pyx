@@ -8,6 +8,8 @@ Invariants
 - What a session answers depends on the octets alone, never on how they were cut into packets.
 - Only CRLF ends a command line; only CRLF.CRLF, or .CRLF right behind the line of DATA, ends a text
   (RFC 5321 §2.3.8, §4.1.1.4). Anything that another server might take for a line end gets the text refused.
+- What BDAT says is read as that many octets before anything is said to it, so no octet of a refused chunk is obeyed;
+  when the size cannot be read, the session ends (RFC 3030 §2).
 - Memory in a session is bounded: a command line by `config.line`, a text by `config.chunk` and one read (when the
   caller takes what BODY offers), input behind a parked message by `KEPT_LIMIT`.
 - Bounds checks are off: every loop below runs over [0, n) of a length that its caller got from the buffer
@@ -17,7 +19,7 @@ Failure: bad input becomes a reply, never an exception. MemoryError, an exceptio
 order (resume() without a message, any call from inside `judge`) are raised; the session can then only be closed.
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
-RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME).
+RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME), RFC 3030 (CHUNKING, BINARYMIME), RFC 2033 (LMTP).
 
 `mta.protocol.server`, `mta.protocol.paths` and `mta.protocol.text` say the same in plain Python; the same tests
 run against both.
@@ -35,6 +37,7 @@ import binascii as _binascii
 ctypedef unsigned char octet
 
 cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
     # Owned by hand: the text of a message grows in place and is handed out without a copy.
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     int resize_bytes "_PyBytes_Resize"(PyObject **, Py_ssize_t) except -1
@@ -78,6 +81,18 @@ cdef extern from *:
         return k;
     }
 
+    /* Is anything in p[1..n) but whole CRLFs and text without NUL, p[0] being known already? */
+    static inline __attribute__((always_inline)) int
+    mta_spoilt(const unsigned char *p, const size_t n)
+    {
+        unsigned char found = 0;
+        for (size_t i = 1; i < n; i++) {
+            found |= (unsigned char)((p[i - 1] == '\\r') ^ (p[i] == '\\n'));
+            found |= (unsigned char)(p[i] == 0);
+        }
+        return found;
+    }
+
     /* Does a command line hold what no command may? (RFC 5321 §2.3.8, §4.1.2) */
     static inline int
     mta_unfit(const unsigned char *p, size_t n)
@@ -90,6 +105,7 @@ cdef extern from *:
     """
     const char *MTA_SOURCE_HASH
     size_t mta_clean(const octet *p, size_t n) noexcept nogil
+    int mta_spoilt(const octet *p, size_t n) noexcept nogil
     int mta_unfit(const octet *p, size_t n) noexcept nogil
 
 SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
@@ -495,6 +511,33 @@ cdef Py_ssize_t scan_text(TextScan *scan, const octet *p, Py_ssize_t n, octet *o
     return i
 
 
+cdef int look_at(TextScan *scan, const octet *p, Py_ssize_t n) noexcept nogil:
+    """Note what spoils a text that is kept as it is; its place is IN_LINE or AFTER_CR."""
+    cdef Py_ssize_t i = 0, whole
+    cdef octet c
+    while i < n:
+        # A block that is clean beyond its first octet needs no closer look at the others.
+        whole = min(n - i, 4096)
+        if whole > 1 and not mta_spoilt(p + i, whole):
+            look_at_octet(scan, p[i])
+            i += whole
+            scan.place = AFTER_CR if p[i - 1] == CR else IN_LINE
+            continue
+        whole += i
+        while i < whole:
+            look_at_octet(scan, p[i])
+            i += 1
+    return 0
+
+
+cdef inline void look_at_octet(TextScan *scan, octet c) noexcept nogil:
+    if (scan.place == AFTER_CR) != (c == LF):
+        scan.faults |= BARE_CR if scan.place == AFTER_CR else BARE_LF
+    if c == 0:
+        scan.faults |= NUL
+    scan.place = AFTER_CR if c == CR else IN_LINE
+
+
 # ---- replies of the server -------------------------------------------------------------------------------------
 
 cdef bytes R_OK = b"250 2.0.0 Ok\r\n"
@@ -502,12 +545,15 @@ cdef bytes R_SENDER_OK = b"250 2.1.0 Sender ok\r\n"
 cdef bytes R_RECIPIENT_OK = b"250 2.1.5 Recipient ok\r\n"
 cdef bytes R_GO_AHEAD = b"354 Send the text and end it with <CR><LF>.<CR><LF>\r\n"
 cdef bytes R_BYE = b"221 2.0.0 Bye\r\n"
+cdef bytes R_CHUNK_OK = b"250 2.0.0 Chunk taken\r\n"
 cdef bytes R_START_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 cdef bytes R_HELP = b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 5321\r\n"
+cdef bytes R_HELP_LMTP = b"214 2.0.0 Commands: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 2033\r\n"
 cdef bytes R_VERIFY = b"252 2.1.5 Cannot verify the user, but mail for it can be tried\r\n"
 
 cdef bytes R_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors, closing the connection\r\n"
 cdef bytes R_TOO_FAR_AHEAD = b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
+cdef bytes R_LOST_TRACK = b"421 4.7.0 What follows cannot be told from a text, closing the connection\r\n"
 cdef bytes R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients, send the others another copy\r\n"
 
 cdef bytes R_UNKNOWN = b"500 5.5.2 Command not recognized\r\n"
@@ -526,6 +572,8 @@ cdef bytes R_BAD_SENDER = b"501 5.1.7 Bad sender address syntax\r\n"
 cdef bytes R_BAD_RECIPIENT = b"501 5.1.3 Bad recipient address syntax\r\n"
 cdef bytes R_BAD_SIZE = b"501 5.5.4 SIZE takes a number of at most 20 digits\r\n"
 cdef bytes R_BAD_BODY = b"501 5.5.4 BODY takes 7BIT or 8BITMIME\r\n"
+cdef bytes R_BAD_BINARY_BODY = b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMIME\r\n"
+cdef bytes R_BAD_CHUNK = b"501 5.5.4 Write BDAT, a size, and LAST with the last chunk\r\n"
 cdef bytes R_TWICE = b"501 5.5.4 A parameter is given twice\r\n"
 cdef bytes R_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
 cdef bytes R_NESTED = b"503 5.5.1 A transaction is open already; RSET ends it\r\n"
@@ -534,6 +582,11 @@ cdef bytes R_EHLO_FIRST = b"503 5.5.1 Say EHLO first\r\n"
 cdef bytes R_IN_TRANSACTION = b"503 5.5.1 A transaction is open; RSET ends it\r\n"
 cdef bytes R_LOGGED_IN = b"503 5.5.1 You are logged in already\r\n"
 cdef bytes R_AUTH_NEEDS_TLS = b"538 5.7.11 Logins are taken under TLS only, say STARTTLS first\r\n"
+cdef bytes R_LHLO_FIRST = b"503 5.5.1 Say LHLO first\r\n"
+cdef bytes R_TEXT_BEGAN = b"503 5.5.1 The text has begun; RSET ends the transaction\r\n"
+cdef bytes R_BEGAN_WITH_BDAT = b"503 5.5.1 This transaction has begun with BDAT; RSET ends it\r\n"
+cdef bytes R_BINARY_BY_BDAT = b"503 5.5.1 A binary text comes by BDAT\r\n"
+cdef bytes R_NO_RECIPIENTS_LMTP = b"503 5.5.1 No valid recipients\r\n"
 cdef bytes R_MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
 cdef bytes R_TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 cdef bytes R_TOO_LARGE = b"552 5.3.4 The message is larger than this server takes\r\n"
@@ -559,6 +612,8 @@ cdef class ServerConfig:
     cdef Py_ssize_t line
     cdef Py_ssize_t chunk
     cdef bint starttls
+    cdef bint chunking
+    cdef bint lmtp
     cdef bytes greeting
     cdef bytes hello
     cdef bytes hello_plain
@@ -580,6 +635,8 @@ cdef class ServerConfig:
         bytes mechanisms not None=b"",
         bytes mechanisms_tls not None=b"",
         judge_sender=None,
+        bint chunking=False,
+        bint lmtp=False,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -593,9 +650,13 @@ cdef class ServerConfig:
         self.auth_plain = bool(mechanisms)
         self.auth_tls = bool(mechanisms_tls)
         self.judge_sender = judge_sender
-        self.greeting = b"220 %b ESMTP\r\n" % hostname
+        self.chunking = chunking
+        self.lmtp = lmtp
+        self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
         self.hello = b"250 %b\r\n" % hostname
         extended = b"250-%b\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n" % (hostname, message_size)
+        if chunking:
+            extended += b"250-CHUNKING\r\n250-BINARYMIME\r\n"
         self.hello_tls = extended + auth_keyword(mechanisms_tls) + b"250 ENHANCEDSTATUSCODES\r\n"
         self.hello_plain = (
             extended
@@ -619,11 +680,14 @@ cdef enum:
     CLOSED = 4  # of no interest
     AUTHENTICATING = 5  # kept until the caller has judged what the client said
     RESPONSE = 6  # a response to a challenge
+    CHUNK = 7  # the octets behind BDAT, kept or dropped
 
 cdef enum:
     KEPT_LIMIT = 1 << 20
     LONGEST_AUTH_LINE = 12290  # RFC 4954 §4, with the CRLF
     SLICE = 16384  # octets of a text for which room is made at once
+
+cdef Py_ssize_t MOST = PY_SSIZE_T_MAX  # the largest chunk that BDAT may name
 
 cdef class ServerSession:
     cdef ServerConfig config
@@ -644,6 +708,13 @@ cdef class ServerSession:
     cdef Py_ssize_t text_size  # octets in it
     cdef Py_ssize_t size  # octets of the text so far
     cdef Py_ssize_t error_count
+    cdef bytes chunk_refusal  # what all chunks get until the transaction is over
+    cdef Py_ssize_t chunk_left
+    cdef octet line_head[4]  # of a command line that is not whole yet, too long ones included
+    cdef octet chunk_last
+    cdef octet chunked  # a BDAT has come in this transaction
+    cdef octet refusal_told
+    cdef octet _binary
     cdef octet flags
     cdef octet state
     cdef octet place
@@ -696,6 +767,7 @@ cdef class ServerSession:
     def resume(self, bytes reply not None):
         if self.state != PARKED:
             raise RuntimeError("no message waits for its reply")
+        reply = self.for_each_recipient(reply)
         self.reset()
         return self.go_on(reply, COMMANDS)
 
@@ -814,6 +886,10 @@ cdef class ServerSession:
         return bool(self._eight_bit)
 
     @property
+    def binary(self):
+        return bool(self._binary)
+
+    @property
     def body_size(self):
         return self.size
 
@@ -823,7 +899,7 @@ cdef class ServerSession:
 
     @property
     def in_data(self):
-        return self.state == TEXT
+        return self.state == TEXT or self.state == CHUNK
 
     @property
     def in_transaction(self):
@@ -851,7 +927,7 @@ cdef class ServerSession:
         self.flags = 0
         if self.reply is not None or self.out.size:
             flags |= F_OUTPUT
-        if self.state == TEXT and self.text_size > self.config.chunk:
+        if self.text_size > self.config.chunk and self.state != PARKED:
             flags |= F_BODY
         return flags
 
@@ -875,7 +951,7 @@ cdef class ServerSession:
         return 0
 
     cdef int end(self, bytes reply) except -1:
-        if self.state == TEXT:
+        if self.state == TEXT or self.chunked:
             self.flags |= F_DISCARD
         self.flags |= F_CLOSE
         self.state = CLOSED
@@ -883,13 +959,34 @@ cdef class ServerSession:
         octets_free(&self.line)
         return self.say(reply)
 
+    cdef int lose_track(self, bytes reply) except -1:
+        """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
+        self.refuse(reply)
+        return 0 if self.state == CLOSED else self.end(R_LOST_TRACK)
+
+    cdef bytes for_each_recipient(self, bytes reply):
+        """What a text is answered: in LMTP once for each recipient (RFC 2033 §4.2)."""
+        if not self.config.lmtp or self._recipients is None:
+            return reply
+        return reply * len(self._recipients)
+
     cdef int reset(self) except -1:
+        if self.chunked:
+            self.flags |= F_DISCARD
+            self.chunked = False
+        self.forget_refusal()
         self.mail = False
         self._sender = b""
         self._recipients = None
         self._eight_bit = False
+        self._binary = False
         self.size = 0
         self.drop_text()
+        return 0
+
+    cdef int forget_refusal(self) except -1:
+        self.chunk_refusal = None
+        self.refusal_told = False
         return 0
 
     # -- input --
@@ -902,6 +999,8 @@ cdef class ServerSession:
                 used += self.read_line(p + used, n - used)
             elif self.state == TEXT:
                 used += self.read_text(p + used, n - used)
+            elif self.state == CHUNK:
+                used += self.read_chunk(p + used, n - used)
             elif self.state == RESPONSE:
                 used += self.read_line(p + used, n - used)
             elif self.state == PARKED or self.state == AUTHENTICATING:
@@ -934,7 +1033,7 @@ cdef class ServerSession:
         cdef Py_ssize_t size
         if found != NULL and self.line_total == 0 and found > p and (found - 1)[0] == CR:
             size = found - p + 1
-            self.whole_line(p, size)
+            self.whole_line(p, size, p)
             return size
         while found != NULL:
             size = found - p + 1
@@ -947,7 +1046,9 @@ cdef class ServerSession:
         return n
 
     cdef int hold(self, const octet *p, Py_ssize_t n) except -1:
-        """Keep part of a line; of one that is too long, only the length and the last octet."""
+        """Keep part of a line; of one that is too long, only the length, the beginning and the last octet."""
+        if self.line_total < 4:
+            memcpy(self.line_head + self.line_total, p, min(n, 4 - self.line_total))
         self.line_total += n
         self.line_last = p[n - 1]
         if self.line_total > self.config.line:
@@ -962,20 +1063,23 @@ cdef class ServerSession:
         self.line_total = 0
         self.line_last = 0
         try:
-            return self.whole_line(line.data, total)
+            return self.whole_line(line.data, total, self.line_head)
         finally:
             octets_free(&line)
 
-    cdef int whole_line(self, const octet *p, Py_ssize_t total) except -1:
-        """A line with its CRLF; p may be read only when it is not too long."""
+    cdef int whole_line(self, const octet *p, Py_ssize_t total, const octet *head) except -1:
+        """A line with its CRLF; p may be read only when it is not too long, up to four octets of head always."""
         self._spoke = True
         if self.state == RESPONSE:
             return self.hear(p, total)
         if total > self.config.line:
-            return self.refuse(R_LONG_LINE)
+            return self.not_understood(R_LONG_LINE, head, total)
         if mta_unfit(p, total - 2):
-            return self.refuse(R_UNFIT)
+            return self.not_understood(R_UNFIT, head, total)
         return dispatch(self, p, total - 2)
+
+    cdef int not_understood(self, bytes reply, const octet *head, Py_ssize_t n) except -1:
+        return self.lose_track(reply) if n >= 4 and same_word(head, b"BDAT", 4) else self.refuse(reply)
 
     cdef int hear(self, const octet *p, Py_ssize_t total) except -1:
         """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
@@ -1043,6 +1147,71 @@ cdef class ServerSession:
             self.text_ended()
         return used
 
+    cdef int begin_chunk(self, Py_ssize_t size, bint last, bytes refusal) except -1:
+        """Read so many octets. With a refusal, or after one, they are dropped."""
+        self.state = CHUNK
+        self.chunk_left = size
+        self.chunk_last = last
+        if self.mail and not self.chunked and self.config.chunking:
+            self.chunked = True
+            self.place = IN_LINE
+            self.faults = 0
+        if refusal is not None and self.chunk_refusal is None:
+            self.chunk_refusal = refusal
+            self.drop_text()
+        return 0 if size else self.chunk_ended()
+
+    cdef Py_ssize_t read_chunk(self, const octet *p, Py_ssize_t n) except -1:
+        if n > self.chunk_left:
+            n = self.chunk_left
+        if self.chunk_refusal is None:
+            self.take_chunk(p, n)
+        self.chunk_left -= n
+        if self.chunk_left == 0:
+            self.chunk_ended()
+        return n
+
+    cdef int take_chunk(self, const octet *p, Py_ssize_t n) except -1:
+        """Keep part of a chunk, which is known to be within the limit."""
+        cdef TextScan scan
+        cdef octet spoilt = self.faults
+        self.size += n
+        if not self._binary:
+            scan.place = self.place
+            scan.faults = self.faults
+            look_at(&scan, p, n)
+            self.place = scan.place
+            self.faults = scan.faults
+        if not self.faults:
+            self.make_room(n)
+            memcpy(bytes_start(self.text) + self.text_size, p, n)
+            self.text_size += n
+        elif not spoilt:
+            self.drop_text()
+        return 0
+
+    cdef int chunk_ended(self) except -1:
+        self.state = COMMANDS
+        if self.chunk_refusal is not None:
+            return self.refuse_chunk()
+        if not self.chunk_last:
+            return self.say(R_CHUNK_OK)
+        if self.place == AFTER_CR:
+            self.faults |= BARE_CR
+        return self.text_ended()
+
+    cdef int refuse_chunk(self) except -1:
+        """Only the first refusal of a transaction is an error: the other chunks were under way (RFC 3030 §2)."""
+        cdef bytes reply = self.chunk_refusal
+        cdef bint told = self.refusal_told
+        self.refusal_told = True
+        if self.chunk_last:
+            if self.chunked:
+                reply = self.for_each_recipient(reply)
+                self.reset()
+            self.forget_refusal()
+        return self.say(reply) if told else self.refuse(reply)
+
     cdef int text_ended(self) except -1:
         cdef bytes reply
         if self.size > self.config.message_size:
@@ -1050,11 +1219,13 @@ cdef class ServerSession:
         elif self.faults:
             reply = <bytes>R_FAULTS[self.faults]
         else:
+            self.chunked = False
             self.state = PARKED
             self.flags |= F_MESSAGE
             return 0
         self.flags |= F_DISCARD
         self.state = COMMANDS
+        reply = self.for_each_recipient(reply)
         self.reset()
         return self.refuse(reply)
 
@@ -1068,7 +1239,7 @@ cdef struct Row:
     Handler handle
 
 cdef enum:
-    ROWS = 14
+    ROWS = 16
 
 cdef Row TABLE[ROWS]
 
@@ -1087,9 +1258,9 @@ cdef int dispatch(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     n = trimmed(p, n)
     size = 4 if n == 4 or (n > 4 and p[4] == SP) else 8
     if n < size or (n > size and p[size] != SP):
-        return s.refuse(R_UNKNOWN)
+        return s.not_understood(R_UNKNOWN, p, n)
     if size == 8:
-        return on_starttls(s, n) if same_word(p, b"STARTTLS", 8) else s.refuse(R_UNKNOWN)
+        return on_starttls(s, n) if same_word(p, b"STARTTLS", 8) else s.not_understood(R_UNKNOWN, p, n)
     verb = verb_of(p)
     for i in range(ROWS):
         if TABLE[i].verb == verb:
@@ -1115,21 +1286,26 @@ cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) exc
 
 
 cdef int on_ehlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return on_hello(s, p, n, True)
+    return s.refuse(R_UNKNOWN) if s.config.lmtp else on_hello(s, p, n, True)
 
 
 cdef int on_helo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return on_hello(s, p, n, False)
+    return s.refuse(R_UNKNOWN) if s.config.lmtp else on_hello(s, p, n, False)
+
+
+cdef int on_lhlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    return on_hello(s, p, n, True) if s.config.lmtp else s.refuse(R_UNKNOWN)
 
 
 cdef struct MailParameters:
     bint sized
     bint bodied
     bint eight_bit
+    bint binary
     uint64_t size
 
 
-cdef bytes mail_parameter(MailParameters *known, const octet *p, Py_ssize_t n):
+cdef bytes mail_parameter(ServerSession s, MailParameters *known, const octet *p, Py_ssize_t n):
     """Read one; returns the refusal, or None."""
     cdef Py_ssize_t i
     if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"SIZE", 4):
@@ -1148,9 +1324,10 @@ cdef bytes mail_parameter(MailParameters *known, const octet *p, Py_ssize_t n):
     if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"BODY", 4):
         if known.bodied:
             return R_TWICE
-        known.eight_bit = n == 13 and same_word(p + 5, b"8BITMIME", 8)
+        known.binary = n == 15 and s.config.chunking and same_word(p + 5, b"BINARYMIME", 10)
+        known.eight_bit = known.binary or (n == 13 and same_word(p + 5, b"8BITMIME", 8))
         if not known.eight_bit and not (n == 9 and same_word(p + 5, b"7BIT", 4)):
-            return R_BAD_BODY
+            return R_BAD_BINARY_BODY if s.config.chunking else R_BAD_BODY
         known.bodied = True
         return None
     return R_UNKNOWN_PARAMETER
@@ -1169,7 +1346,7 @@ cdef bytes mail_parameters(ServerSession s, MailParameters *known, const octet *
             i += 1
         if not s._esmtp:
             return R_UNKNOWN_PARAMETER
-        refusal = mail_parameter(known, p + first, i - first)
+        refusal = mail_parameter(s, known, p + first, i - first)
         if refusal is not None:
             return refusal
     return R_TOO_LARGE if known.size > <uint64_t>s.config.message_size else None
@@ -1184,9 +1361,9 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef int kind
     cdef Py_ssize_t i
     cdef bytes refusal
-    cdef MailParameters known = MailParameters(False, False, False, 0)
+    cdef MailParameters known = MailParameters(False, False, False, False, 0)
     if not s._helo:
-        return s.refuse(R_HELLO_FIRST)
+        return s.refuse(R_LHLO_FIRST if s.config.lmtp else R_HELLO_FIRST)
     if s.mail:
         return s.refuse(R_NESTED)
     if n < 5 or not same_word(p, b"FROM:", 5):
@@ -1209,6 +1386,8 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
             return s.refuse(refusal)
     s._sender = p[path.first:path.behind]
     s._eight_bit = known.eight_bit
+    s._binary = known.binary
+    s.forget_refusal()
     s.mail = True
     return s.say(R_SENDER_OK)
 
@@ -1220,6 +1399,8 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef bytes address, refusal
     if not s.mail:
         return s.refuse(R_MAIL_FIRST)
+    if s.chunked:
+        return s.refuse(R_TEXT_BEGAN)
     if n < 3 or not same_word(p, b"TO:", 3):
         return s.refuse(R_RCPT_SYNTAX)
     i = past_blanks(p, 3, n)
@@ -1248,12 +1429,41 @@ cdef int on_data(ServerSession s, const octet *p, Py_ssize_t n) except -1:
         return s.refuse(R_NO_ARGUMENT)
     if not s.mail:
         return s.refuse(R_MAIL_FIRST)
+    if s.chunked:
+        return s.refuse(R_BEGAN_WITH_BDAT)
     if s._recipients is None:
-        return s.refuse(R_NO_RECIPIENTS)
+        return s.refuse(R_NO_RECIPIENTS_LMTP if s.config.lmtp else R_NO_RECIPIENTS)
+    if s._binary:
+        return s.refuse(R_BINARY_BY_BDAT)  # RFC 3030 §3
     s.state = TEXT
     s.place = LINE_START
     s.faults = 0
     return s.say(R_GO_AHEAD)
+
+
+cdef int on_bdat(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i = 0
+    cdef uint64_t size = 0
+    while i < n and i < 20 and KIND[p[i]] & DIGIT:
+        # What has passed the largest number already stays beyond it.
+        size = size * 10 + p[i] - 48 if size <= <uint64_t>MOST // 10 else <uint64_t>MOST + 1
+        i += 1
+    if i == 0 or size > <uint64_t>MOST or (i < n and not (n == i + 5 and same_word(p + i, b" LAST", 5))):
+        return s.lose_track(R_BAD_CHUNK)
+    return s.begin_chunk(<Py_ssize_t>size, i < n, why_no_chunk(s, <Py_ssize_t>size))
+
+
+cdef bytes why_no_chunk(ServerSession s, Py_ssize_t size):
+    """The reply to a chunk that is not taken, or None."""
+    if not s.config.chunking:
+        return R_NOT_IMPLEMENTED
+    if not s._esmtp:
+        return R_LHLO_FIRST if s.config.lmtp else R_EHLO_FIRST
+    if not s.mail:
+        return R_MAIL_FIRST
+    if s._recipients is None:
+        return R_NO_RECIPIENTS_LMTP if s.config.lmtp else R_NO_RECIPIENTS
+    return R_TOO_LARGE if size > s.config.message_size - s.size else None
 
 
 cdef int on_rset(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -1307,7 +1517,7 @@ cdef int on_noop(ServerSession s, const octet *p, Py_ssize_t n) except -1:
 
 
 cdef int on_help(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.say(R_HELP)
+    return s.say(R_HELP_LMTP if s.config.lmtp else R_HELP)
 
 
 cdef int on_vrfy(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -1325,6 +1535,7 @@ cdef int on_starttls(ServerSession s, Py_ssize_t n) except -1:
         return s.refuse(R_TLS_ALREADY)
     if not s.config.starttls:
         return s.refuse(R_NOT_IMPLEMENTED)
+    s.reset()
     s.state = HANDSHAKE
     s.flags |= F_STARTTLS
     return s.say(R_START_TLS)
@@ -1351,6 +1562,8 @@ set_row(10, b"EXPN", on_unwanted)
 set_row(11, b"ETRN", on_unwanted)
 set_row(12, b"TURN", on_unwanted)
 set_row(13, b"AUTH", on_auth)
+set_row(14, b"BDAT", on_bdat)
+set_row(15, b"LHLO", on_lhlo)
 
 
 # ---- the client session ----------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 A handler gets the session and the octets behind the verb, without blanks at the end. It says one reply, or refuses
 with one, which counts against the limit of errors. Order, syntax and replies are those of RFC 5321 §4.1 and §4.3.2;
-enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152; AUTH is that of RFC 4954.
+enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152; AUTH is that of RFC 4954, BDAT that
+of RFC 3030, LHLO that of RFC 2033.
 
 Invariant: a refused command changes nothing.
 """
@@ -27,10 +28,11 @@ MAX_HELO: Final = 255
 _HELO_NAME = re.compile(rb"[!-;=?-~]+")  # printable, no blank, no angle bracket: clients say stranger things than names
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
 _SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
+_CHUNK = re.compile(rb"([0-9]{1,20})( LAST)?", re.IGNORECASE)  # RFC 3030 §2
+_LARGEST_CHUNK: Final = (1 << 63) - 1
 
-
-def on_unknown(s: ServerSession, argument: bytes) -> None:
-    s.refuse(b"500 5.5.2 Command not recognized")
+UNKNOWN: Final = b"500 5.5.2 Command not recognized"
+TOO_LARGE: Final = b"552 5.3.4 The message is larger than this server takes"
 
 
 def _on_unwanted(s: ServerSession, argument: bytes) -> None:
@@ -74,7 +76,7 @@ def _hello(s: ServerSession, argument: bytes, *, esmtp: bool) -> None:
 def _on_mail(s: ServerSession, argument: bytes) -> None:
     path = _path_argument(argument, b"FROM:")
     if not s.helo:
-        s.refuse(b"503 5.5.1 Say EHLO or HELO first")
+        s.refuse(b"503 5.5.1 Say LHLO first" if s.config.lmtp else b"503 5.5.1 Say EHLO or HELO first")
     elif s.in_transaction:
         s.refuse(b"503 5.5.1 A transaction is open already; RSET ends it")
     elif path is None:
@@ -88,9 +90,11 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
     elif s.config.judge_sender is not None and (refusal := s.config.judge_sender(parsed[0], s.user)):
         s.refuse(refusal.removesuffix(b"\r\n"))
     else:
+        s.forget_refusal()
         s.in_transaction = True
         s.sender = parsed[0]
-        s.eight_bit = parameters.get(b"BODY") == b"8BITMIME"
+        s.eight_bit = parameters.get(b"BODY") in (b"8BITMIME", b"BINARYMIME")
+        s.binary = parameters.get(b"BODY") == b"BINARYMIME"
         s.say(b"250 2.1.0 Sender ok")
 
 
@@ -98,6 +102,8 @@ def _on_rcpt(s: ServerSession, argument: bytes) -> None:
     path = _path_argument(argument, b"TO:")
     if not s.in_transaction:
         s.refuse(b"503 5.5.1 Say MAIL first")
+    elif s.chunked:
+        s.refuse(b"503 5.5.1 The text has begun; RSET ends the transaction")
     elif path is None:
         s.refuse(b"501 5.5.4 Write RCPT TO:<address>")
     elif (parsed := _mailbox_and_rest(path)) is None or not parsed[0]:
@@ -124,11 +130,44 @@ def _judged(s: ServerSession, address: bytes) -> None:
 def _on_data(s: ServerSession) -> None:
     if not s.in_transaction:
         s.refuse(b"503 5.5.1 Say MAIL first")
+    elif s.chunked:
+        s.refuse(b"503 5.5.1 This transaction has begun with BDAT; RSET ends it")
     elif not s.recipients:
-        s.refuse(b"554 5.5.1 No valid recipients")
+        s.refuse(_no_recipients(s))
+    elif s.binary:
+        s.refuse(b"503 5.5.1 A binary text comes by BDAT")  # RFC 3030 §3
     else:
         s.begin_text()
         s.say(b"354 Send the text and end it with <CR><LF>.<CR><LF>")
+
+
+def _no_recipients(s: ServerSession) -> bytes:
+    """RFC 2033 §4.2 wants 503 where RFC 5321 §3.3 has 554."""
+    return b"503 5.5.1 No valid recipients" if s.config.lmtp else b"554 5.5.1 No valid recipients"
+
+
+def _on_bdat(s: ServerSession, argument: bytes) -> None:
+    chunk = _CHUNK.fullmatch(argument)
+    if chunk is None or int(chunk[1]) > _LARGEST_CHUNK:
+        s.lose_track(b"501 5.5.4 Write BDAT, a size, and LAST with the last chunk")
+    else:
+        size = int(chunk[1])
+        s.begin_chunk(size, last=chunk[2] is not None, refusal=_why_no_chunk(s, size))
+
+
+def _why_no_chunk(s: ServerSession, size: int) -> bytes:
+    """The reply to a chunk that is not taken; b"" when it is."""
+    if not s.config.chunking:
+        return b"502 5.5.1 Command not implemented"
+    if not s.esmtp:
+        return b"503 5.5.1 Say LHLO first" if s.config.lmtp else b"503 5.5.1 Say EHLO first"
+    if not s.in_transaction:
+        return b"503 5.5.1 Say MAIL first"
+    if not s.recipients:
+        return _no_recipients(s)
+    if s.body_size + size > s.config.message_size:
+        return TOO_LARGE
+    return b""
 
 
 def _on_rset(s: ServerSession) -> None:
@@ -189,7 +228,8 @@ def _on_noop(s: ServerSession, argument: bytes) -> None:
 
 
 def _on_help(s: ServerSession, argument: bytes) -> None:
-    s.say(b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 5321")
+    hello, rfc = (b"LHLO", b"2033") if s.config.lmtp else (b"EHLO HELO", b"5321")
+    s.say(b"214 2.0.0 Commands: %b MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC %b" % (hello, rfc))
 
 
 def _on_vrfy(s: ServerSession, argument: bytes) -> None:
@@ -205,6 +245,7 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"MAIL": _on_mail,
     b"RCPT": _on_rcpt,
     b"DATA": _without_argument(_on_data),
+    b"BDAT": _on_bdat,
     b"RSET": _without_argument(_on_rset),
     b"QUIT": _without_argument(_on_quit),
     b"STARTTLS": _without_argument(_on_starttls),
@@ -215,6 +256,9 @@ COMMANDS: Final[dict[bytes, Handler]] = {
     b"EXPN": _on_unwanted,
     b"ETRN": _on_unwanted,
     b"TURN": _on_unwanted,
+}
+LMTP_COMMANDS: Final[dict[bytes, Handler]] = {b"LHLO": _on_ehlo} | {
+    verb: handler for verb, handler in COMMANDS.items() if verb not in (b"EHLO", b"HELO")
 }
 
 
@@ -254,7 +298,7 @@ def _mail_parameters(s: ServerSession, rest: bytes) -> dict[bytes, bytes] | byte
             return b"555 5.5.4 Parameter not recognized"
         if keyword in given:
             return b"501 5.5.4 A parameter is given twice"
-        if refusal := check(value):
+        if refusal := check(s, value):
             return refusal
         given[keyword] = value
     if int(given.get(b"SIZE", b"0")) > s.config.message_size:
@@ -262,12 +306,16 @@ def _mail_parameters(s: ServerSession, rest: bytes) -> dict[bytes, bytes] | byte
     return given
 
 
-def _check_size(value: bytes) -> bytes:
+def _check_size(s: ServerSession, value: bytes) -> bytes:
     return b"" if _SIZE.fullmatch(value) else b"501 5.5.4 SIZE takes a number of at most 20 digits"
 
 
-def _check_body(value: bytes) -> bytes:
-    return b"" if value in (b"7BIT", b"8BITMIME") else b"501 5.5.4 BODY takes 7BIT or 8BITMIME"
+def _check_body(s: ServerSession, value: bytes) -> bytes:
+    if value in (b"7BIT", b"8BITMIME"):
+        return b""
+    if not s.config.chunking:
+        return b"501 5.5.4 BODY takes 7BIT or 8BITMIME"
+    return b"" if value == b"BINARYMIME" else b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMIME"
 
 
 _PARAMETERS: Final = {b"SIZE": _check_size, b"BODY": _check_body}

@@ -18,11 +18,18 @@ Invariants
 Failure: bad input becomes a reply, never an exception. An exception out of `judge` and calls out of order are
 raised; the session can then only be closed.
 
+BDAT says how many octets follow. They are read in `State.CHUNK` whatever the session thinks of the command, and only
+then is it answered: no octet of a refused chunk is ever taken for a command (RFC 3030 §2). A transaction whose chunk
+was refused gives the same answer to all further ones. When the size cannot be read, nobody knows where the chunk ends:
+the session ends there, as the alternative would be to obey what may be the text of a message.
+
+LMTP (RFC 2033) is the same session with LHLO, and a reply for each recipient at the end of a text.
+
 AUTH parks the session as a message does. The caller takes the mechanism and the response (`take_auth`), and answers by
 `challenge`, after which the next line is raised in the same way, by `authenticated` or by `auth_failed`.
 
 RFC 5321, RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920, RFC 3207 (STARTTLS), RFC 4954 (AUTH),
-RFC 6152.
+RFC 6152, RFC 3030 (CHUNKING and BINARYMIME), RFC 2033 (LMTP).
 """
 
 from __future__ import annotations
@@ -30,11 +37,12 @@ from __future__ import annotations
 import base64
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
-from mta.protocol.commands import BLANKS, COMMANDS, decoded, on_unknown
+from mta.protocol.commands import BLANKS, COMMANDS, LMTP_COMMANDS, TOO_LARGE, UNKNOWN, decoded
+from mta.protocol.lines import LineReader
 from mta.protocol.paths import parse_path
-from mta.protocol.text import Fault, TextReader
+from mta.protocol.text import ExactReader, TextReader, fault_reply
 
 __all__ = [
     "AUTH",
@@ -67,6 +75,7 @@ class State(enum.Enum):
 
     COMMANDS = enum.auto()
     TEXT = enum.auto()
+    CHUNK = enum.auto()  # the octets behind BDAT, kept or dropped
     PARKED = enum.auto()  # kept until resume()
     AUTHENTICATING = enum.auto()  # kept until the caller has judged what the client said
     RESPONSE = enum.auto()  # a response to a challenge
@@ -90,6 +99,8 @@ class ServerConfig:
         mechanisms: bytes = b"",
         mechanisms_tls: bytes = b"",
         judge_sender: Callable[[bytes, str], bytes] | None = None,
+        chunking: bool = False,
+        lmtp: bool = False,
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -104,10 +115,14 @@ class ServerConfig:
         self.mechanisms = mechanisms
         self.mechanisms_tls = mechanisms_tls
         self.judge_sender = judge_sender
+        self.chunking = chunking
+        self.lmtp = lmtp
 
     def extensions(self, tls: bool) -> list[bytes]:
         """What EHLO offers; STARTTLS not twice (RFC 3207 §4.2)."""
         offered = [b"PIPELINING", b"SIZE %d" % self.message_size, b"8BITMIME"]
+        if self.chunking:
+            offered += [b"CHUNKING", b"BINARYMIME"]
         if mechanisms := self.offered_mechanisms(tls):
             offered.append(b"AUTH " + mechanisms)
         if self.starttls and not tls:
@@ -133,17 +148,21 @@ class ServerSession:
         self._state = State.COMMANDS
         self._flags = 0
         self._output = bytearray()
-        self._line = _LineReader(config.line)
+        self._line = LineReader(config.line)
         self._kept = b""
         self._farewell: bytes | None = None  # goes out behind the reply to the parked message
         self._busy = False
         self._auth: tuple[bytes, bytes | None] = (b"", None)
+        self._commands = LMTP_COMMANDS if config.lmtp else COMMANDS
+        self._chunk_left = 0
+        self._chunk_last = False
+        self.chunked = False
         self.reset()
 
     # ---- what the connection does ----
 
     def greet(self) -> int:
-        self.say(b"220 %b ESMTP" % self.config.hostname)
+        self.say(b"220 %b %b" % (self.config.hostname, b"LMTP" if self.config.lmtp else b"ESMTP"))
         return self._raised()
 
     def receive(self, buffer: bytes | bytearray | memoryview, size: int) -> int:
@@ -159,6 +178,7 @@ class ServerSession:
     def resume(self, reply: bytes) -> int:
         if self._state is not State.PARKED:
             raise RuntimeError("no message waits for its reply")
+        reply = self._for_each_recipient(reply)
         self.reset()
         return self._go_on(reply, State.COMMANDS)
 
@@ -243,7 +263,7 @@ class ServerSession:
 
     @property
     def in_data(self) -> bool:
-        return self._state is State.TEXT
+        return self._state in (State.TEXT, State.CHUNK)
 
     # ---- output and flags ----
 
@@ -256,11 +276,11 @@ class ServerSession:
         flags, self._flags = self._flags, 0
         if self._output:
             flags |= OUTPUT
-        if self.in_data and len(self._text.kept) > self.config.chunk:
+        if len(self._text.kept) > self.config.chunk and not self.parked:
             flags |= BODY
         return flags
 
-    # `say`, `refuse`, `end`, `reset`, `begin_text` and `begin_handshake` are what the commands are made of.
+    # What the commands are made of: `say`, `refuse`, `end`, `lose_track`, `reset` and what begins with `begin`.
 
     def say(self, reply: bytes) -> None:
         self._output += reply + b"\r\n"
@@ -273,23 +293,52 @@ class ServerSession:
             self.end(b"421 4.7.0 Too many errors, closing the connection\r\n")
 
     def end(self, reply: bytes) -> None:
-        self._flags |= CLOSE | (DISCARD if self.in_data else 0)
+        self._flags |= CLOSE | (DISCARD if self.chunked or self._state is State.TEXT else 0)
         self._state = State.CLOSED
         self._text.kept.clear()
         self._output += reply
 
+    def lose_track(self, reply: bytes) -> None:
+        """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
+        self.refuse(reply)
+        if self._state is not State.CLOSED:
+            self.end(b"421 4.7.0 What follows cannot be told from a text, closing the connection\r\n")
+
     def reset(self) -> None:
         """Forget the transaction."""
+        if self.chunked:
+            self._flags |= DISCARD
+        self.chunked = False  # a BDAT has come in this transaction
+        self.forget_refusal()
         self.in_transaction = False
         self.sender = b""
         self.recipients: list[bytes] = []
         self.eight_bit = False
-        self._text = TextReader(self.config.message_size)
+        self.binary = False
+        self._text: TextReader | ExactReader = TextReader(self.config.message_size)
+
+    def forget_refusal(self) -> None:
+        self._chunk_refusal = b""  # what all chunks get until the transaction is over
+        self._refusal_told = False
 
     def begin_text(self) -> None:
         self._state = State.TEXT
 
+    def begin_chunk(self, size: int, *, last: bool, refusal: bytes) -> None:
+        """Read so many octets. With a refusal, or after one, they are dropped."""
+        self._state = State.CHUNK
+        self._chunk_left, self._chunk_last = size, last
+        if self.in_transaction and self.config.chunking and not self.chunked:
+            self.chunked = True
+            self._text = ExactReader(binary=self.binary)
+        if refusal and not self._chunk_refusal:
+            self._chunk_refusal = refusal
+            self._text.kept.clear()
+        if not size:
+            self._chunk_ended()
+
     def begin_handshake(self) -> None:
+        self.reset()
         self._state = State.HANDSHAKE
         self._flags |= STARTTLS
 
@@ -323,10 +372,10 @@ class ServerSession:
                 self._hear(self._line)
             else:
                 self._obey(self._line)
-            self._line = _LineReader(self.config.line)
+            self._line = LineReader(self.config.line)
         return used
 
-    def _hear(self, line: _LineReader) -> None:
+    def _hear(self, line: LineReader) -> None:
         """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
         self._state = State.COMMANDS
         if line.too_long:
@@ -338,80 +387,84 @@ class ServerSession:
         else:
             self.begin_auth(b"", response)
 
-    def _obey(self, line: _LineReader) -> None:
+    def _obey(self, line: LineReader) -> None:
+        refuse = self.lose_track if line.head.upper() == b"BDAT" else self.refuse
         if line.too_long:
-            self.refuse(b"500 5.5.2 Command line too long")
+            refuse(b"500 5.5.2 Command line too long")
         elif line.unfit:
-            self.refuse(b"500 5.5.2 A command holds no bare CR, bare LF or NUL, and ends with CRLF")
+            refuse(b"500 5.5.2 A command holds no bare CR, bare LF or NUL, and ends with CRLF")
         else:
             verb, _, argument = line.command.rstrip(BLANKS).partition(b" ")
-            COMMANDS.get(verb.upper(), on_unknown)(self, argument)
+            handle = self._commands.get(verb.upper())
+            if handle is None:
+                refuse(UNKNOWN)
+            else:
+                handle(self, argument)
 
     def _read_text(self, data: bytes) -> int:
-        used = self._text.read(data)
-        if self._text.ended:
-            self._text_ended()
+        text = cast(TextReader, self._text)
+        used = text.read(data)
+        if text.ended:
+            self._text_ended(too_large=text.too_large)
         return used
 
-    def _text_ended(self) -> None:
-        if self._text.too_large:
-            self._refuse_text(b"552 5.3.4 The message is larger than this server takes")
-        elif self._text.faults:
-            self._refuse_text(_fault_reply(self._text.faults))
+    def _read_chunk(self, data: bytes) -> int:
+        octets = data[: self._chunk_left]
+        self._chunk_left -= len(octets)
+        if not self._chunk_refusal:
+            self._text.read(octets)
+        if not self._chunk_left:
+            self._chunk_ended()
+        return len(octets)
+
+    def _chunk_ended(self) -> None:
+        self._state = State.COMMANDS
+        if self._chunk_refusal:
+            self._refuse_chunk()
+        elif self._chunk_last:
+            self._text_ended(too_large=False)
         else:
+            self.say(b"250 2.0.0 Chunk taken")
+
+    def _refuse_chunk(self) -> None:
+        """Only the first refusal of a transaction is an error: the other chunks were under way (RFC 3030 §2)."""
+        reply, told = self._chunk_refusal, self._refusal_told
+        self._refusal_told = True
+        if self._chunk_last:
+            if self.chunked:
+                reply = self._for_each_recipient(reply + b"\r\n").removesuffix(b"\r\n")
+                self.reset()
+            self.forget_refusal()
+        if told:
+            self.say(reply)
+        else:
+            self.refuse(reply)
+
+    def _text_ended(self, *, too_large: bool) -> None:
+        if too_large:
+            self._refuse_text(TOO_LARGE)
+        elif self._text.faults:
+            self._refuse_text(fault_reply(self._text.faults))
+        else:
+            self.chunked = False
             self._state = State.PARKED
             self._flags |= MESSAGE
 
     def _refuse_text(self, reply: bytes) -> None:
+        reply = self._for_each_recipient(reply + b"\r\n").removesuffix(b"\r\n")
         self._flags |= DISCARD
         self._state = State.COMMANDS
         self.reset()
         self.refuse(reply)
+
+    def _for_each_recipient(self, reply: bytes) -> bytes:
+        """What a text is answered: in LMTP once for each recipient (RFC 2033 §4.2)."""
+        return reply * max(1, len(self.recipients)) if self.config.lmtp else reply
 
 
 _READERS: Final = {
     State.COMMANDS: ServerSession._read_line,
     State.RESPONSE: ServerSession._read_line,
     State.TEXT: ServerSession._read_text,
+    State.CHUNK: ServerSession._read_chunk,
 }
-
-
-class _LineReader:
-    """Reads one command line up to its CRLF."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._octets = bytearray()
-        self._last = b""
-        self.whole = False
-
-    def read(self, data: bytes) -> int:
-        """Returns how much of the data belongs to this line."""
-        found = (self._last + data).find(b"\r\n")
-        self.whole = found >= 0
-        used = found + 2 - len(self._last) if self.whole else len(data)
-        self._size += used
-        self._octets += data[:used]
-        self._last = data[used - 1 : used] if data[used - 1 : used] == b"\r" else b""
-        if self.too_long:
-            self._octets.clear()
-        return used
-
-    @property
-    def too_long(self) -> bool:
-        return self._size > self._limit
-
-    @property
-    def command(self) -> bytes:
-        return bytes(self._octets[:-2])
-
-    @property
-    def unfit(self) -> bool:
-        return any(octet in self.command for octet in b"\r\n\0")
-
-
-def _fault_reply(faults: Fault) -> bytes:
-    names = {Fault.BARE_CR: b"bare CR", Fault.BARE_LF: b"bare LF", Fault.NUL: b"NUL"}
-    held = b", a ".join(name for fault, name in names.items() if fault in faults)
-    return b"550 5.6.0 The text holds a %b; it must be lines that end with CRLF" % held

@@ -1,9 +1,11 @@
-"""The text of a message on the wire: undoing dot-stuffing, and finding the end (RFC 5321 §4.5.2).
+"""The text of a message on the wire: that of DATA with dots and an end (RFC 5321 §4.5.2), that of BDAT as it is.
 
 Invariants
 - Only CRLF "." CRLF ends a text, where the first CRLF may be that of the DATA command (RFC 5321 §4.1.1.4).
 - A CR without LF, an LF without CR, and NUL neither begin nor end a line here. They are noted as faults, because
   another server might read them as line ends, and the message would then end in two places (RFC 5321 §2.3.8).
+- BDAT says how long a text is, so nothing in it ends it and no dot is taken off (RFC 3030 §2). The same faults are
+  noted, since the next server may get the text by DATA; in a text of BODY=BINARYMIME there are none.
 - What is found does not depend on how the octets were cut into packets.
 """
 
@@ -105,3 +107,48 @@ class TextReader:
         taken = bytes(self.kept)
         self.kept.clear()
         return taken
+
+
+class ExactReader:
+    """Reads a text whose length is known. With `binary` any octet may be in it; nothing of a spoilt one is kept."""
+
+    def __init__(self, *, binary: bool) -> None:
+        self.size = 0
+        self.kept = bytearray()
+        self._binary = binary
+        self._faults = Fault.NONE
+        self._after_cr = False
+
+    @property
+    def faults(self) -> Fault:
+        """As if the text ended here: a CR at its end is a bare one."""
+        return self._faults | (Fault.BARE_CR if self._after_cr else Fault.NONE)
+
+    def read(self, data: bytes) -> None:
+        self.size += len(data)
+        self.kept += data
+        if self._binary:
+            return
+        for octet in data:
+            self._look_at(octet)
+        if self._faults:
+            self.kept.clear()
+
+    def _look_at(self, octet: int) -> None:
+        if self._after_cr != (octet == _LF):
+            self._faults |= Fault.BARE_CR if self._after_cr else Fault.BARE_LF
+        if octet == _NUL:
+            self._faults |= Fault.NUL
+        self._after_cr = octet == _CR
+
+    def take(self) -> bytes:
+        """What is kept; each octet is given once."""
+        taken = bytes(self.kept)
+        self.kept.clear()
+        return taken
+
+
+def fault_reply(faults: Fault) -> bytes:
+    names = {Fault.BARE_CR: b"bare CR", Fault.BARE_LF: b"bare LF", Fault.NUL: b"NUL"}
+    held = b", a ".join(name for fault, name in names.items() if fault in faults)
+    return b"550 5.6.0 The text holds a %b; it must be lines that end with CRLF" % held

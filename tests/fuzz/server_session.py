@@ -49,6 +49,8 @@ TOKENS = [
         b"=",
         b"AUTH ",
     ),
+    *(b"BDAT 1\r\n", b"BDAT 10\r\n", b"BDAT 200\r\n", b"BDAT 0\r\n", b"BDAT 5 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT "),
+    *(b" LAST", b"LHLO x\r\n", b" BODY=BINARYMIME", b"BDAT 9223372036854775807\r\n", b"BDAT 30 LAST\r\n"),
     *(b" ", b"\t", b"\xff", b"\x80", b"x" * 16, b"y" * 64, b"z" * 512, b"<Postmaster>", b"<>", b"@a.test,@b.test:"),
 ]
 
@@ -122,6 +124,8 @@ def some_config(rng: random.Random) -> dict[str, Any]:
         "line": rng.choice([30, 512, 2048]),
         "chunk": rng.choice([1, 64, 1000, 262_144]),
         "starttls": rng.random() < 0.3,
+        "chunking": rng.random() < 0.8,
+        "lmtp": rng.random() < 0.1,
         "mechanisms": rng.choice([b"", b"", b"PLAIN LOGIN"]),
         "mechanisms_tls": rng.choice([b"", b"PLAIN"]),
         "strict_sender": rng.random() < 0.3,

@@ -50,6 +50,7 @@ class Message:
     recipients: tuple[bytes, ...]
     eight_bit: bool
     body: bytes
+    binary: bool = False
 
 
 @dataclass
@@ -133,7 +134,7 @@ class Conversation:
         assert s.parked
         self._body += s.take_body()
         assert s.body_size == len(self._body)
-        self.messages.append(Message(s.sender, tuple(s.recipients), s.eight_bit, bytes(self._body)))
+        self.messages.append(Message(s.sender, tuple(s.recipients), s.eight_bit, bytes(self._body), s.binary))
         self._body.clear()
 
     def _take_auth(self) -> None:
@@ -157,8 +158,8 @@ class Conversation:
     def trace(self) -> dict[str, Any]:
         """All that an observer can know; equal for equal input, however it was cut."""
         s = self.session
-        names = "helo esmtp tls user spoke errors sender recipients eight_bit body_size in_data in_transaction parked"
-        state = {name: getattr(s, name) for name in names.split()}
+        names = "helo esmtp tls user spoke errors sender recipients eight_bit binary body_size in_data in_transaction"
+        state = {name: getattr(s, name) for name in [*names.split(), "parked"]}
         return state | {
             "output": bytes(self.output),
             "messages": self.messages,

@@ -16,7 +16,8 @@ from mta.protocol.paths import parse_path
 from mta.protocol.text import TextReader
 from tests.kit.conversation import Conversation, converse, cut
 
-ENVELOPE = b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@mx.test>\r\nDATA\r\n"
+RECIPIENT = b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@mx.test>\r\n"
+ENVELOPE = RECIPIENT + b"DATA\r\n"
 PROMPT = b"354 Send the text and end it with <CR><LF>.<CR><LF>\r\n"
 
 COMMANDS = [
@@ -44,6 +45,18 @@ COMMANDS = [
     b"b3Blbg==",
     b"*",
     b"EXPN",
+    b"LHLO c.test",
+    b"MAIL FROM:<a@b.test> BODY=BINARYMIME",
+    b"BDAT 0",
+    b"BDAT 1",
+    b"BDAT 17",
+    b"BDAT 600",
+    b"BDAT 0 LAST",
+    b"BDAT 2 LAST",
+    b"BDAT 40 last",
+    b"BDAT 9223372036854775807",
+    b"BDAT 1 LAST ",
+    b"BDAT",
     b"QUIT",
     b"",
 ]
@@ -69,7 +82,7 @@ commands = st.sampled_from(COMMANDS).map(lambda command: command + b"\r\n")
 plain = st.sampled_from(list(SIZES)).map(lambda size: b"x" * size)
 pieces = st.one_of(commands, commands, st.sampled_from(HOSTILE), plain, st.binary(max_size=20))
 streams = st.lists(pieces, max_size=40).map(b"".join)
-dialogues = st.one_of(streams, streams.map(lambda rest: ENVELOPE + rest))
+dialogues = st.one_of(streams, streams.map(lambda rest: ENVELOPE + rest), streams.map(lambda rest: RECIPIENT + rest))
 places = st.lists(st.integers(min_value=0, max_value=4000), max_size=30)
 configs = st.fixed_dictionaries(
     {
@@ -79,6 +92,8 @@ configs = st.fixed_dictionaries(
         "line": st.sampled_from([20, 2048]),
         "chunk": st.sampled_from([1, 100, 1_000_000]),
         "starttls": st.booleans(),
+        "chunking": st.sampled_from([True, True, False]),
+        "lmtp": st.sampled_from([False, False, False, True]),
         "refuse_mail": st.sampled_from([b"", b"", b"452 4.3.1 Full\r\n"]),
     }
 )

@@ -21,6 +21,37 @@ STARTTLS: Final[int]  # begin the handshake after sending the output, then call 
 CLOSE: Final[int]  # close after sending the output
 AUTH: Final[int]  # take_auth() has a step of a login; parked until challenge(), authenticated() or auth_failed()
 
+EXTENSIONS: Final[dict[str, int]]  # keyword of EHLO to its bit in `offers`
+
+class MailOptions:
+    """What a transaction asks for besides SIZE and BODY; `mta.model.Options` says what each means."""
+
+    @property
+    def utf8(self) -> bool: ...
+    @property
+    def binary(self) -> bool: ...
+    @property
+    def require_tls(self) -> bool: ...
+    @property
+    def ret(self) -> str: ...
+    @property
+    def envid(self) -> bytes: ...
+    @property
+    def hold_until(self) -> int: ...
+    @property
+    def deliver_by(self) -> int: ...
+    @property
+    def by_return(self) -> bool: ...
+    @property
+    def by_trace(self) -> bool: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def auth(self) -> bytes | None: ...
+    @property
+    def notices(self) -> list[tuple[int, bytes]] | None:
+        """NOTIFY (bits) and ORCPT of each accepted recipient, once one of them came with any."""
+
 class ServerConfig:
     """What all sessions of a listener share. Sizes in octets.
 
@@ -43,6 +74,7 @@ class ServerConfig:
         judge_sender: Callable[[bytes, str], bytes] | None = None,  # sender and user to b"" or a whole 5yz reply
         chunking: bool = False,  # offer CHUNKING and BINARYMIME (RFC 3030)
         lmtp: bool = False,  # LHLO, and a reply for each recipient at the end of a text (RFC 2033)
+        offers: int = 15,  # bits of EXTENSIONS; without more: PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES
     ) -> None: ...
 
 class ServerSession:
@@ -94,6 +126,9 @@ class ServerSession:
     @property
     def recipients(self) -> list[bytes]:
         """Those accepted so far. The list is given up, not emptied, when the transaction ends."""
+    @property
+    def options(self) -> MailOptions | None:
+        """None in a plain transaction. Given up, not emptied, when the transaction ends."""
     @property
     def helo(self) -> bytes: ...
     @property

@@ -19,18 +19,19 @@ Failure: bad input becomes a reply, never an exception. MemoryError, an exceptio
 order (resume() without a message, any call from inside `judge`) are raised; the session can then only be closed.
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
-RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME), RFC 3030 (CHUNKING, BINARYMIME), RFC 2033 (LMTP).
+RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME), RFC 3030 (CHUNKING, BINARYMIME), RFC 2033 (LMTP), RFC 3461
+(DSN), RFC 8689 (REQUIRETLS).
 
-`mta.protocol.server`, `mta.protocol.paths` and `mta.protocol.text` say the same in plain Python; the same tests
-run against both.
+`mta.protocol.server` and the modules beside it (`commands`, `extensions`, `parameters`, `paths`, `text`) say the same
+in plain Python; the same tests run against both.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcpy, memmove
+from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
 import binascii as _binascii
 
@@ -127,6 +128,40 @@ cdef enum:
     F_STARTTLS = 16
     F_CLOSE = 32
     F_AUTH = 64
+
+# What a session may offer besides STARTTLS and AUTH: bits of ServerConfig's `offers`.
+EXTENSIONS = {
+    "PIPELINING": 1,
+    "SIZE": 2,
+    "8BITMIME": 4,
+    "ENHANCEDSTATUSCODES": 8,
+    "SMTPUTF8": 16,
+    "DSN": 32,
+    "CHUNKING": 64,
+    "BINARYMIME": 128,
+    "REQUIRETLS": 256,
+    "FUTURERELEASE": 512,
+    "DELIVERBY": 1024,
+    "MT-PRIORITY": 2048,
+    "LIMITS": 4096,
+}
+
+cdef enum:
+    X_PIPELINING = 1
+    X_SIZE = 2
+    X_8BITMIME = 4
+    X_STATUS_CODES = 8
+    X_BASIC = 15
+    X_SMTPUTF8 = 16
+    X_DSN = 32
+    X_CHUNKING = 64
+    X_BINARYMIME = 128
+    X_REQUIRETLS = 256
+    X_FUTURERELEASE = 512
+    X_DELIVERBY = 1024
+    X_MT_PRIORITY = 2048
+    X_LIMITS = 4096
+    X_AUTH = 1 << 30  # not in `offers`: the AUTH parameter of MAIL is taken where logins are
 
 cdef enum:
     HT = 9
@@ -547,8 +582,6 @@ cdef bytes R_GO_AHEAD = b"354 Send the text and end it with <CR><LF>.<CR><LF>\r\
 cdef bytes R_BYE = b"221 2.0.0 Bye\r\n"
 cdef bytes R_CHUNK_OK = b"250 2.0.0 Chunk taken\r\n"
 cdef bytes R_START_TLS = b"220 2.0.0 Ready to start TLS\r\n"
-cdef bytes R_HELP = b"214 2.0.0 Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 5321\r\n"
-cdef bytes R_HELP_LMTP = b"214 2.0.0 Commands: LHLO MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC 2033\r\n"
 cdef bytes R_VERIFY = b"252 2.1.5 Cannot verify the user, but mail for it can be tried\r\n"
 
 cdef bytes R_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors, closing the connection\r\n"
@@ -574,6 +607,11 @@ cdef bytes R_BAD_SIZE = b"501 5.5.4 SIZE takes a number of at most 20 digits\r\n
 cdef bytes R_BAD_BODY = b"501 5.5.4 BODY takes 7BIT or 8BITMIME\r\n"
 cdef bytes R_BAD_BINARY_BODY = b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMIME\r\n"
 cdef bytes R_BAD_CHUNK = b"501 5.5.4 Write BDAT, a size, and LAST with the last chunk\r\n"
+cdef bytes R_BAD_RET = b"501 5.5.4 RET takes FULL or HDRS\r\n"
+cdef bytes R_BAD_ENVID = b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII\r\n"
+cdef bytes R_BAD_REQUIRETLS = b"501 5.5.4 REQUIRETLS takes no value\r\n"
+cdef bytes R_BAD_NOTIFY = b"501 5.5.4 NOTIFY takes NEVER, or some of SUCCESS, FAILURE, DELAY\r\n"
+cdef bytes R_BAD_ORCPT = b"501 5.5.4 ORCPT takes a type, a semicolon, and an address as xtext\r\n"
 cdef bytes R_TWICE = b"501 5.5.4 A parameter is given twice\r\n"
 cdef bytes R_NOT_IMPLEMENTED = b"502 5.5.1 Command not implemented\r\n"
 cdef bytes R_NESTED = b"503 5.5.1 A transaction is open already; RSET ends it\r\n"
@@ -587,6 +625,7 @@ cdef bytes R_TEXT_BEGAN = b"503 5.5.1 The text has begun; RSET ends the transact
 cdef bytes R_BEGAN_WITH_BDAT = b"503 5.5.1 This transaction has begun with BDAT; RSET ends it\r\n"
 cdef bytes R_BINARY_BY_BDAT = b"503 5.5.1 A binary text comes by BDAT\r\n"
 cdef bytes R_NO_RECIPIENTS_LMTP = b"503 5.5.1 No valid recipients\r\n"
+cdef bytes R_UNDER_TLS_ONLY = b"530 5.7.10 Say STARTTLS first, REQUIRETLS holds under TLS only\r\n"
 cdef bytes R_MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
 cdef bytes R_TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 cdef bytes R_TOO_LARGE = b"552 5.3.4 The message is larger than this server takes\r\n"
@@ -618,6 +657,10 @@ cdef class ServerConfig:
     cdef bytes hello
     cdef bytes hello_plain
     cdef bytes hello_tls
+    cdef bytes help_plain
+    cdef bytes help_tls
+    cdef uint32_t offers_plain
+    cdef uint32_t offers_tls
     cdef bint auth_plain
     cdef bint auth_tls
     cdef object judge_sender
@@ -637,6 +680,7 @@ cdef class ServerConfig:
         judge_sender=None,
         bint chunking=False,
         bint lmtp=False,
+        uint32_t offers=X_BASIC,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -650,25 +694,81 @@ cdef class ServerConfig:
         self.auth_plain = bool(mechanisms)
         self.auth_tls = bool(mechanisms_tls)
         self.judge_sender = judge_sender
-        self.chunking = chunking
         self.lmtp = lmtp
         self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
         self.hello = b"250 %b\r\n" % hostname
-        extended = b"250-%b\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n" % (hostname, message_size)
         if chunking:
-            extended += b"250-CHUNKING\r\n250-BINARYMIME\r\n"
-        self.hello_tls = extended + auth_keyword(mechanisms_tls) + b"250 ENHANCEDSTATUSCODES\r\n"
-        self.hello_plain = (
-            extended
-            + auth_keyword(mechanisms)
-            + (b"250-STARTTLS\r\n" if starttls else b"")
-            + b"250 ENHANCEDSTATUSCODES\r\n"
-        )
+            offers |= X_CHUNKING | X_BINARYMIME
+        self.chunking = offers & X_CHUNKING != 0
+        self.offers_plain = offers & ~<uint32_t>X_REQUIRETLS | (X_AUTH if mechanisms else 0)
+        self.offers_tls = offers | (X_AUTH if mechanisms_tls else 0)
+        self.hello_plain = extended_hello(self, hostname, self.offers_plain, mechanisms, starttls)
+        self.hello_tls = extended_hello(self, hostname, self.offers_tls, mechanisms_tls, False)
+        self.help_plain = help_text(self.offers_plain, starttls, lmtp)
+        self.help_tls = help_text(self.offers_tls, False, lmtp)
 
 
-cdef bytes auth_keyword(bytes mechanisms):
-    return b"250-AUTH " + mechanisms + b"\r\n" if mechanisms else b""
+cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, bytes mechanisms, bint starttls):
+    """The whole reply to EHLO; STARTTLS not twice (RFC 3207 §4.2)."""
+    cdef list lines = [hostname]
+    if offered & X_PIPELINING:
+        lines.append(b"PIPELINING")
+    if offered & X_SIZE:
+        lines.append(b"SIZE %d" % c.message_size)
+    if offered & X_8BITMIME:
+        lines.append(b"8BITMIME")
+    if offered & X_DSN:
+        lines.append(b"DSN")
+    if offered & X_CHUNKING:
+        lines.append(b"CHUNKING")
+    if offered & X_BINARYMIME:
+        lines.append(b"BINARYMIME")
+    if offered & X_REQUIRETLS:
+        lines.append(b"REQUIRETLS")
+    if mechanisms:
+        lines.append(b"AUTH " + mechanisms)
+    if starttls:
+        lines.append(b"STARTTLS")
+    if offered & X_STATUS_CODES:
+        lines.append(b"ENHANCEDSTATUSCODES")
+    last = lines.pop()
+    return b"".join([b"250-%b\r\n" % line for line in lines]) + b"250 %b\r\n" % last
 
+
+cdef bytes help_text(uint32_t offered, bint starttls, bint lmtp):
+    """The commands that are there now."""
+    cdef list commands = [b"LHLO"] if lmtp else [b"EHLO", b"HELO"]
+    commands += [b"MAIL", b"RCPT", b"DATA"]
+    if offered & X_CHUNKING:
+        commands.append(b"BDAT")
+    commands += [b"RSET", b"NOOP", b"VRFY", b"HELP"]
+    if offered & X_AUTH:
+        commands.append(b"AUTH")
+    if starttls:
+        commands.append(b"STARTTLS")
+    commands.append(b"QUIT")
+    return b"214 2.0.0 Commands: %b; see RFC %b\r\n" % (b" ".join(commands), b"2033" if lmtp else b"5321")
+
+
+cdef class MailOptions:
+    """What a transaction asks for besides SIZE and BODY; `mta.model.Options` says what each means."""
+
+    cdef readonly bint utf8
+    cdef readonly bint binary
+    cdef readonly bint require_tls
+    cdef readonly str ret
+    cdef readonly bytes envid
+    cdef readonly int64_t hold_until
+    cdef readonly int64_t deliver_by
+    cdef readonly bint by_return
+    cdef readonly bint by_trace
+    cdef readonly int priority
+    cdef readonly bytes auth
+    cdef readonly list notices  # NOTIFY and ORCPT of each accepted recipient, once one of them came with any
+
+    def __cinit__(self):
+        self.ret = ""
+        self.envid = b""
 
 
 cdef enum:
@@ -695,6 +795,7 @@ cdef class ServerSession:
     cdef bytes _sender
     cdef bytes _helo
     cdef list _recipients
+    cdef MailOptions _options  # None in plain transactions
     cdef bytes reply  # output, as long as it is one reply: nothing is copied in lock-step
     cdef bytes farewell  # goes out behind the reply to the parked message
     cdef object _user
@@ -866,6 +967,10 @@ cdef class ServerSession:
         return [] if self._recipients is None else self._recipients
 
     @property
+    def options(self):
+        return self._options
+
+    @property
     def helo(self):
         return self._helo
 
@@ -978,6 +1083,7 @@ cdef class ServerSession:
         self.mail = False
         self._sender = b""
         self._recipients = None
+        self._options = None
         self._eight_bit = False
         self._binary = False
         self.size = 0
@@ -1297,46 +1403,185 @@ cdef int on_lhlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     return on_hello(s, p, n, True) if s.config.lmtp else s.refuse(R_UNKNOWN)
 
 
-cdef struct MailParameters:
-    bint sized
-    bint bodied
+# ---- parameters of MAIL and RCPT: rows of keyword, extension and reader ------------------------------------------
+
+cdef enum:
+    # Slots: parameters of one slot exclude each other.
+    S_SIZE = 1
+    S_BODY = 2
+    S_PLAIN = 3  # what leaves a transaction plain
+    S_RET = 4
+    S_ENVID = 8
+    S_REQUIRETLS = 16
+    S_NOTIFY = 32
+    S_ORCPT = 64
+
+cdef enum:
+    LONGEST_ENVID = 100  # RFC 3461 §4.4
+    LONGEST_ORCPT = 500  # RFC 3461 §4.2
+
+cdef struct Slice:
+    const octet *p
+    Py_ssize_t n
+
+cdef struct Parameters:
+    uint32_t given  # slots
+    uint64_t size
+    uint32_t offered
     bint eight_bit
     bint binary
-    uint64_t size
+    bint hdrs
+    int notify
+    Slice envid
+    Slice orcpt
+
+# Takes the n octets at p behind "=", n is -1 without one. False: they mean nothing.
+ctypedef bint (*Reader)(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil
+
+cdef struct Rule:
+    const char *keyword
+    Py_ssize_t size
+    uint32_t needs
+    uint32_t slot
+    Reader read
+
+cdef enum:
+    MAIL_RULES = 5
+    RCPT_RULES = 2
+
+cdef Rule MAIL_RULE[MAIL_RULES]
+cdef Rule RCPT_RULE[RCPT_RULES]
 
 
-cdef bytes mail_parameter(ServerSession s, MailParameters *known, const octet *p, Py_ssize_t n):
-    """Read one; returns the refusal, or None."""
+cdef bint read_size(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 1870 §4."""
     cdef Py_ssize_t i
-    if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"SIZE", 4):
-        if known.sized:
+    if not 1 <= n <= 20:
+        return False
+    for i in range(n):
+        if not KIND[p[i]] & DIGIT:
+            return False
+        # Twenty digits may be more than 64 bits hold: the largest number that can still grow stays.
+        if to.size < <uint64_t>1 << 60:
+            to.size = to.size * 10 + p[i] - 48
+    return True
+
+
+cdef bint read_body(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 6152 §2, RFC 3030 §3."""
+    if n == 4 and same_word(p, b"7BIT", 4):
+        return True
+    to.eight_bit = True
+    if n == 8 and same_word(p, b"8BITMIME", 8):
+        return True
+    to.binary = n == 10 and same_word(p, b"BINARYMIME", 10) and to.offered & X_BINARYMIME != 0
+    return to.binary
+
+
+cdef bint read_ret(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 3461 §4.3."""
+    to.hdrs = n == 4 and same_word(p, b"HDRS", 4)
+    return to.hdrs or (n == 4 and same_word(p, b"FULL", 4))
+
+
+cdef inline int hex_value(octet c) noexcept nogil:
+    """Of a digit of xtext, which knows capitals only; -1 for anything else."""
+    if 48 <= c <= 57:
+        return c - 48
+    return c - 55 if 65 <= c <= 70 else -1
+
+
+cdef bint is_xtext(const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 3461 §4: what is encoded must be printable ASCII, so that no notice can be broken by it."""
+    cdef Py_ssize_t i = 0
+    cdef int c
+    if n < 1:
+        return False
+    while i < n:
+        if p[i] == c"+":
+            if n - i < 3 or hex_value(p[i + 1]) < 0 or hex_value(p[i + 2]) < 0:
+                return False
+            c = hex_value(p[i + 1]) * 16 + hex_value(p[i + 2])
+            if not 32 <= c <= 126:
+                return False
+            i += 3
+        elif 33 <= p[i] <= 126 and p[i] != c"=":
+            i += 1
+        else:
+            return False
+    return True
+
+
+cdef bint read_envid(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    to.envid = Slice(p, n)
+    return n <= LONGEST_ENVID and is_xtext(p, n)
+
+
+cdef bint read_alone(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    return n < 0
+
+
+cdef bint read_notify(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 3461 §4.1: NEVER alone, or a list."""
+    cdef Py_ssize_t i = 0, first, size
+    if n == 5 and same_word(p, b"NEVER", 5):
+        to.notify = 1
+        return True
+    while True:
+        first = i
+        while i < n and p[i] != c",":
+            i += 1
+        size = i - first
+        if size == 7 and same_word(p + first, b"SUCCESS", 7):
+            to.notify |= 2
+        elif size == 7 and same_word(p + first, b"FAILURE", 7):
+            to.notify |= 4
+        elif size == 5 and same_word(p + first, b"DELAY", 5):
+            to.notify |= 8
+        else:
+            return False
+        if i == n:
+            return True
+        i += 1
+
+
+cdef bint read_orcpt(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 3461 §4.2: a type, a semicolon, and xtext."""
+    cdef Py_ssize_t i = 0
+    if n > LONGEST_ORCPT:
+        return False
+    while i < n and KIND[p[i]] & ATEXT:
+        i += 1
+    to.orcpt = Slice(p, n)
+    return 0 < i < n and p[i] == c";" and is_xtext(p + i + 1, n - i - 1)
+
+
+cdef bytes read_parameter(ServerSession s, Parameters *known, Rule *rules, int count, tuple wrong,
+                          const octet *p, Py_ssize_t n):
+    """Read one; returns the refusal, or None."""
+    cdef const octet *equals = <const octet *>memchr(p, c"=", n)
+    cdef Py_ssize_t size = equals - p if equals != NULL else n
+    cdef int i
+    for i in range(count):
+        if rules[i].size != size or not same_word(p, rules[i].keyword, size):
+            continue
+        if not rules[i].needs & known.offered:
+            return R_UNDER_TLS_ONLY if rules[i].needs & s.config.offers_tls & X_REQUIRETLS else R_UNKNOWN_PARAMETER
+        if known.given & rules[i].slot:
             return R_TWICE
-        if not 6 <= n <= 25:
-            return R_BAD_SIZE
-        for i in range(5, n):
-            if not KIND[p[i]] & DIGIT:
-                return R_BAD_SIZE
-            # Twenty digits may be more than 64 bits hold: the largest number that can still grow stays.
-            if known.size < <uint64_t>1 << 60:
-                known.size = known.size * 10 + p[i] - 48
-        known.sized = True
-        return None
-    if (n == 4 or (n > 4 and p[4] == c"=")) and same_word(p, b"BODY", 4):
-        if known.bodied:
-            return R_TWICE
-        known.binary = n == 15 and s.config.chunking and same_word(p + 5, b"BINARYMIME", 10)
-        known.eight_bit = known.binary or (n == 13 and same_word(p + 5, b"8BITMIME", 8))
-        if not known.eight_bit and not (n == 9 and same_word(p + 5, b"7BIT", 4)):
-            return R_BAD_BINARY_BODY if s.config.chunking else R_BAD_BODY
-        known.bodied = True
+        if not rules[i].read(known, p + size + 1, n - size - 1):
+            return R_BAD_BINARY_BODY if rules[i].slot == S_BODY and known.offered & X_BINARYMIME else <bytes>wrong[i]
+        known.given |= rules[i].slot
         return None
     return R_UNKNOWN_PARAMETER
 
 
-cdef bytes mail_parameters(ServerSession s, MailParameters *known, const octet *p, Py_ssize_t n):
+cdef bytes read_parameters(ServerSession s, Parameters *known, Rule *rules, int count, tuple wrong,
+                           const octet *p, Py_ssize_t n):
     """Read all; returns the refusal, or None."""
     cdef Py_ssize_t i = 0, first
     cdef bytes refusal
+    known.offered = s.config.offers_tls if s._tls else s.config.offers_plain
     while i < n:
         if p[i] == SP:
             i += 1
@@ -1346,10 +1591,72 @@ cdef bytes mail_parameters(ServerSession s, MailParameters *known, const octet *
             i += 1
         if not s._esmtp:
             return R_UNKNOWN_PARAMETER
-        refusal = mail_parameter(s, known, p + first, i - first)
+        refusal = read_parameter(s, known, rules, count, wrong, p + first, i - first)
         if refusal is not None:
             return refusal
+    return None
+
+
+cdef bytes mail_parameters(ServerSession s, Parameters *known, const octet *p, Py_ssize_t n):
+    """Those of MAIL, and what only several of them together show."""
+    cdef bytes refusal = read_parameters(s, known, MAIL_RULE, MAIL_RULES, MAIL_WRONG, p, n)
+    if refusal is not None:
+        return refusal
     return R_TOO_LARGE if known.size > <uint64_t>s.config.message_size else None
+
+
+cdef bytes rcpt_parameters(ServerSession s, Parameters *known, const octet *p, Py_ssize_t n):
+    memset(known, 0, sizeof(known[0]))
+    return read_parameters(s, known, RCPT_RULE, RCPT_RULES, RCPT_WRONG, p, n)
+
+
+cdef MailOptions mail_options(Parameters *known):
+    cdef MailOptions options = MailOptions.__new__(MailOptions)
+    options.binary = known.binary
+    if known.given & S_RET:
+        options.ret = "HDRS" if known.hdrs else "FULL"
+    if known.given & S_ENVID:
+        options.envid = known.envid.p[:known.envid.n]
+    options.require_tls = known.given & S_REQUIRETLS != 0
+    return options
+
+
+cdef int note_wishes(ServerSession s, Parameters *known) except -1:
+    """Keep what this recipient came with; those before it came with nothing."""
+    if known.given and s._options is None:
+        s._options = MailOptions.__new__(MailOptions)
+    if known.given and s._options.notices is None:
+        s._options.notices = [(0, b"")] * (0 if s._recipients is None else len(s._recipients))
+    if s._options.notices is None:
+        return 0
+    if not known.given:
+        s._options.notices.append((0, b""))
+        return 0
+    s._options.notices.append((known.notify, known.orcpt.p[:known.orcpt.n] if known.given & S_ORCPT else b""))
+    return 0
+
+
+cdef int set_rule(Rule *rule, const char *keyword, uint32_t needs, uint32_t slot, Reader read) except -1:
+    rule.keyword = keyword
+    rule.size = strlen(keyword)
+    rule.needs = needs
+    rule.slot = slot
+    rule.read = read
+    return 0
+
+
+set_rule(&MAIL_RULE[0], b"SIZE", X_SIZE, S_SIZE, read_size)
+set_rule(&MAIL_RULE[1], b"BODY", X_8BITMIME, S_BODY, read_body)
+set_rule(&MAIL_RULE[2], b"RET", X_DSN, S_RET, read_ret)
+set_rule(&MAIL_RULE[3], b"ENVID", X_DSN, S_ENVID, read_envid)
+set_rule(&MAIL_RULE[4], b"REQUIRETLS", X_REQUIRETLS, S_REQUIRETLS, read_alone)
+
+set_rule(&RCPT_RULE[0], b"NOTIFY", X_DSN, S_NOTIFY, read_notify)
+set_rule(&RCPT_RULE[1], b"ORCPT", X_DSN, S_ORCPT, read_orcpt)
+
+# What is said when a reader finds nothing, in the order of the rules.
+cdef tuple MAIL_WRONG = (R_BAD_SIZE, R_BAD_BODY, R_BAD_RET, R_BAD_ENVID, R_BAD_REQUIRETLS)
+cdef tuple RCPT_WRONG = (R_BAD_NOTIFY, R_BAD_ORCPT)
 
 
 cdef inline bint path_stands_alone(const octet *p, Py_ssize_t end, Py_ssize_t n) noexcept nogil:
@@ -1361,7 +1668,7 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef int kind
     cdef Py_ssize_t i
     cdef bytes refusal
-    cdef MailParameters known = MailParameters(False, False, False, False, 0)
+    cdef Parameters known
     if not s._helo:
         return s.refuse(R_LHLO_FIRST if s.config.lmtp else R_HELLO_FIRST)
     if s.mail:
@@ -1374,6 +1681,7 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     kind = scan_path(p, n, &path)
     if kind == BAD_PATH or kind == POSTMASTER or not path_stands_alone(p, path.end, n):
         return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_SENDER)
+    memset(&known, 0, sizeof(known))
     if path.end < n:
         refusal = mail_parameters(s, &known, p + path.end, n - path.end)
         if refusal is not None:
@@ -1387,6 +1695,8 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     s._sender = p[path.first:path.behind]
     s._eight_bit = known.eight_bit
     s._binary = known.binary
+    if known.given & ~<uint32_t>S_PLAIN or known.binary:
+        s._options = mail_options(&known)
     s.forget_refusal()
     s.mail = True
     return s.say(R_SENDER_OK)
@@ -1397,6 +1707,7 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef int kind
     cdef Py_ssize_t i
     cdef bytes address, refusal
+    cdef Parameters known
     if not s.mail:
         return s.refuse(R_MAIL_FIRST)
     if s.chunked:
@@ -1409,14 +1720,19 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     kind = scan_path(p, n, &path)
     if kind == BAD_PATH or kind == NULL_PATH or not path_stands_alone(p, path.end, n):
         return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_RECIPIENT)
+    known.given = 0
     if path.end < n:
-        return s.refuse(R_UNKNOWN_PARAMETER)
+        refusal = rcpt_parameters(s, &known, p + path.end, n - path.end)
+        if refusal is not None:
+            return s.refuse(refusal)
     if s._recipients is not None and len(s._recipients) >= s.config.recipients:
         return s.say(R_TOO_MANY_RECIPIENTS)
     address = b"postmaster" if kind == POSTMASTER else p[path.first:path.behind]
     refusal = <bytes?>s.judge(address)
     if refusal:
         return s.refuse(refusal) if refusal[0] == c"5" else s.say(refusal)
+    if known.given or s._options is not None:
+        note_wishes(s, &known)
     if s._recipients is None:
         s._recipients = [address]
     else:
@@ -1517,7 +1833,7 @@ cdef int on_noop(ServerSession s, const octet *p, Py_ssize_t n) except -1:
 
 
 cdef int on_help(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.say(R_HELP_LMTP if s.config.lmtp else R_HELP)
+    return s.say(s.config.help_tls if s._tls else s.config.help_plain)
 
 
 cdef int on_vrfy(ServerSession s, const octet *p, Py_ssize_t n) except -1:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from mta._fastparse import EXTENSIONS
 from mta.config import auth, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
@@ -165,6 +166,8 @@ class _Loader:
             return values.domain(value)
         if key[0] == "listener" and "mechanisms" in key:
             return values.choice(value, auth.MECHANISMS)
+        if key[0] == "listener" and "without" in key:
+            return values.choice(value, list(EXTENSIONS))
         if key[0] == "auth" and key[-1] == "database":
             return values.database(value, self._base)
         return _PARSERS[hint](value)

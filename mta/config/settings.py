@@ -77,6 +77,11 @@ class Listener:
         (),
     )
     auth_without_tls: bool = key("Let users log in without TLS: only for a network that nobody listens to.", False)
+    without: tuple[str, ...] = key(
+        'Extensions of SMTP that are not offered here, such as "DSN" or "SMTPUTF8"; parameters that belong to them are'
+        " not known then.",
+        (),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 A handler gets the session and the octets behind the verb, without blanks at the end. It says one reply, or refuses
 with one, which counts against the limit of errors. Order, syntax and replies are those of RFC 5321 §4.1 and §4.3.2;
-enhanced codes those of RFC 3463; MAIL parameters those of RFC 1870 and RFC 6152; AUTH is that of RFC 4954, BDAT that
-of RFC 3030, LHLO that of RFC 2033.
+enhanced codes those of RFC 3463; parameters are in `mta.protocol.parameters`; AUTH is that of RFC 4954, BDAT that of
+RFC 3030, LHLO that of RFC 2033.
 
 Invariant: a refused command changes nothing.
 """
@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mta.protocol.extensions import hello_lines, help_text
+from mta.protocol.parameters import MailOptions, RcptParameters, mail_parameters, rcpt_parameters
 from mta.protocol.paths import parse_path
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ MAX_HELO: Final = 255
 
 _HELO_NAME = re.compile(rb"[!-;=?-~]+")  # printable, no blank, no angle bracket: clients say stranger things than names
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
-_SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
 _CHUNK = re.compile(rb"([0-9]{1,20})( LAST)?", re.IGNORECASE)  # RFC 3030 §2
 _LARGEST_CHUNK: Final = (1 << 63) - 1
 
@@ -67,7 +68,7 @@ def _hello(s: ServerSession, argument: bytes, *, esmtp: bool) -> None:
         s.reset()
         s.helo = name
         s.esmtp = esmtp
-        lines = [s.config.hostname, *(s.config.extensions(s.tls) if esmtp else [])]
+        lines = hello_lines(s.config, tls=s.tls) if esmtp else [s.config.hostname]
         for line in lines[:-1]:
             s.say(b"250-" + line)
         s.say(b"250 " + lines[-1])
@@ -83,7 +84,7 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
         s.refuse(b"501 5.5.4 Write MAIL FROM:<address>")
     elif (parsed := _mailbox_and_rest(path)) is None or parsed[0] == b"postmaster":
         s.refuse(_non_ascii(path) or b"501 5.1.7 Bad sender address syntax")
-    elif isinstance(parameters := _mail_parameters(s, parsed[1]), bytes):
+    elif isinstance(parameters := mail_parameters(s, parsed[1]), bytes):
         s.refuse(parameters)
     elif s.config.refuse_mail:
         s.say(s.config.refuse_mail.removesuffix(b"\r\n"))
@@ -93,8 +94,9 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
         s.forget_refusal()
         s.in_transaction = True
         s.sender = parsed[0]
-        s.eight_bit = parameters.get(b"BODY") in (b"8BITMIME", b"BINARYMIME")
-        s.binary = parameters.get(b"BODY") == b"BINARYMIME"
+        s.eight_bit = parameters.eight_bit
+        s.binary = parameters.binary
+        s.options = parameters.options
         s.say(b"250 2.1.0 Sender ok")
 
 
@@ -108,23 +110,37 @@ def _on_rcpt(s: ServerSession, argument: bytes) -> None:
         s.refuse(b"501 5.5.4 Write RCPT TO:<address>")
     elif (parsed := _mailbox_and_rest(path)) is None or not parsed[0]:
         s.refuse(_non_ascii(path) or b"501 5.1.3 Bad recipient address syntax")
-    elif parsed[1]:
-        s.refuse(b"555 5.5.4 Parameter not recognized")
+    elif isinstance(parameters := rcpt_parameters(s, parsed[1]), bytes):
+        s.refuse(parameters)
     elif len(s.recipients) >= s.config.recipients:
         s.say(b"452 4.5.3 Too many recipients, send the others another copy")
     else:
-        _judged(s, parsed[0])
+        _judged(s, parsed[0], parameters)
 
 
-def _judged(s: ServerSession, address: bytes) -> None:
+def _judged(s: ServerSession, address: bytes, parameters: RcptParameters) -> None:
     refusal = s.judge(address).removesuffix(b"\r\n")
     if not refusal:
+        _note(s, parameters)
         s.recipients.append(address)
         s.say(b"250 2.1.5 Recipient ok")
     elif refusal.startswith(b"5"):
         s.refuse(refusal)
     else:
         s.say(refusal)
+
+
+def _note(s: ServerSession, parameters: RcptParameters) -> None:
+    """Keep what this recipient came with; those before it came with nothing."""
+    wish = (parameters.notify, parameters.orcpt)
+    if wish != (0, b"") and s.options is None:
+        s.options = MailOptions()
+    if s.options is None:
+        return
+    if wish != (0, b"") and s.options.notices is None:
+        s.options.notices = [(0, b"")] * len(s.recipients)
+    if s.options.notices is not None:
+        s.options.notices.append(wish)
 
 
 def _on_data(s: ServerSession) -> None:
@@ -228,8 +244,7 @@ def _on_noop(s: ServerSession, argument: bytes) -> None:
 
 
 def _on_help(s: ServerSession, argument: bytes) -> None:
-    hello, rfc = (b"LHLO", b"2033") if s.config.lmtp else (b"EHLO HELO", b"5321")
-    s.say(b"214 2.0.0 Commands: %b MAIL RCPT DATA RSET NOOP VRFY HELP STARTTLS QUIT; see RFC %b" % (hello, rfc))
+    s.say(help_text(s.config, tls=s.tls))
 
 
 def _on_vrfy(s: ServerSession, argument: bytes) -> None:
@@ -262,7 +277,7 @@ LMTP_COMMANDS: Final[dict[bytes, Handler]] = {b"LHLO": _on_ehlo} | {
 }
 
 
-# ---- paths and parameters --------------------------------------------------------------------------------------
+# ---- paths -----------------------------------------------------------------------------------------------------
 
 
 def _path_argument(argument: bytes, word: bytes) -> bytes | None:
@@ -286,36 +301,3 @@ def _non_ascii(path: bytes) -> bytes:
     if path.isascii():
         return b""
     return b"553 5.6.7 An address with non-ASCII characters cannot be taken here"
-
-
-def _mail_parameters(s: ServerSession, rest: bytes) -> dict[bytes, bytes] | bytes:
-    """Keyword to value, both in upper case; or the refusal."""
-    given: dict[bytes, bytes] = {}
-    for parameter in filter(None, rest.split(b" ")):
-        keyword, _, value = parameter.upper().partition(b"=")
-        check = _PARAMETERS.get(keyword) if s.esmtp else None
-        if check is None:
-            return b"555 5.5.4 Parameter not recognized"
-        if keyword in given:
-            return b"501 5.5.4 A parameter is given twice"
-        if refusal := check(s, value):
-            return refusal
-        given[keyword] = value
-    if int(given.get(b"SIZE", b"0")) > s.config.message_size:
-        return b"552 5.3.4 The message is larger than this server takes"
-    return given
-
-
-def _check_size(s: ServerSession, value: bytes) -> bytes:
-    return b"" if _SIZE.fullmatch(value) else b"501 5.5.4 SIZE takes a number of at most 20 digits"
-
-
-def _check_body(s: ServerSession, value: bytes) -> bytes:
-    if value in (b"7BIT", b"8BITMIME"):
-        return b""
-    if not s.config.chunking:
-        return b"501 5.5.4 BODY takes 7BIT or 8BITMIME"
-    return b"" if value == b"BINARYMIME" else b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMIME"
-
-
-_PARAMETERS: Final = {b"SIZE": _check_size, b"BODY": _check_body}

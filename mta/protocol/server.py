@@ -40,7 +40,9 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from mta.protocol.commands import BLANKS, COMMANDS, LMTP_COMMANDS, TOO_LARGE, UNKNOWN, decoded
+from mta.protocol.extensions import BASIC, EXTENSIONS, Extension
 from mta.protocol.lines import LineReader
+from mta.protocol.parameters import MailOptions
 from mta.protocol.paths import parse_path
 from mta.protocol.text import ExactReader, TextReader, fault_reply
 
@@ -49,9 +51,11 @@ __all__ = [
     "BODY",
     "CLOSE",
     "DISCARD",
+    "EXTENSIONS",
     "MESSAGE",
     "OUTPUT",
     "STARTTLS",
+    "MailOptions",
     "ServerConfig",
     "ServerSession",
     "parse_path",
@@ -101,12 +105,13 @@ class ServerConfig:
         judge_sender: Callable[[bytes, str], bytes] | None = None,
         chunking: bool = False,
         lmtp: bool = False,
+        offers: int = BASIC,
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
         self.refuse_mail = b""
         self.hostname = hostname
-        self.message_size = message_size
+        self.message_size: int = message_size
         self.recipients = recipients
         self.errors = errors
         self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
@@ -115,19 +120,9 @@ class ServerConfig:
         self.mechanisms = mechanisms
         self.mechanisms_tls = mechanisms_tls
         self.judge_sender = judge_sender
-        self.chunking = chunking
+        self.offers = offers | (Extension.CHUNKING | Extension.BINARYMIME if chunking else 0)
+        self.chunking = Extension.CHUNKING in Extension(self.offers)
         self.lmtp = lmtp
-
-    def extensions(self, tls: bool) -> list[bytes]:
-        """What EHLO offers; STARTTLS not twice (RFC 3207 §4.2)."""
-        offered = [b"PIPELINING", b"SIZE %d" % self.message_size, b"8BITMIME"]
-        if self.chunking:
-            offered += [b"CHUNKING", b"BINARYMIME"]
-        if mechanisms := self.offered_mechanisms(tls):
-            offered.append(b"AUTH " + mechanisms)
-        if self.starttls and not tls:
-            offered.append(b"STARTTLS")
-        return [*offered, b"ENHANCEDSTATUSCODES"]
 
     def offered_mechanisms(self, tls: bool) -> bytes:
         return self.mechanisms_tls if tls else self.mechanisms
@@ -315,6 +310,7 @@ class ServerSession:
         self.recipients: list[bytes] = []
         self.eight_bit = False
         self.binary = False
+        self.options: MailOptions | None = None
         self._text: TextReader | ExactReader = TextReader(self.config.message_size)
 
     def forget_refusal(self) -> None:

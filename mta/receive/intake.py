@@ -25,7 +25,6 @@ from mta.model import (
     Intake,
     LinkRecord,
     MessageId,
-    Options,
     Position,
     Recipient,
     StoreError,
@@ -35,6 +34,7 @@ from mta.net.link import BATCH
 from mta.observe.counters import INDEX
 from mta.observe.maillog import MailLog, printable
 from mta.policy.relay import expand_postmaster
+from mta.receive.asked import options_of, recipients_of
 from mta.receive.listener import refusal
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ class MessageIntake:
             body = session.take_body()
             if connection.submission is not None:
                 body = connection.submission.prepared(body, session.user, id_text(message_id), now // 10**9, whole=True)
-        options = Options(user=str(session.user)) if connection.submission is not None and session.user else None
+        asked = session.options
+        user = str(session.user) if connection.submission is not None else ""
+        options = options_of(asked, user) if asked is not None or user else None
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
@@ -144,7 +146,7 @@ class MessageIntake:
         head = self._tracer.received(origin[2], text, only, now // 1_000_000_000)
         envelope = Envelope(
             sender=session.sender,
-            recipients=tuple([Recipient(r) for r in recipients]),
+            recipients=tuple([Recipient(r) for r in recipients]) if asked is None else recipients_of(recipients, asked),
             eight_bit=session.eight_bit,
             client=connection.client,
             helo=helo,
@@ -200,7 +202,8 @@ class MessageIntake:
         for (_, draft, text), arrival in zip(batch, arrivals, strict=True):
             envelope = draft.envelope
             octets += arrival.size
-            user = f" user={printable(envelope.options.user)}" if envelope.options is not None else ""
+            options = envelope.options
+            user = f" user={printable(options.user)}" if options is not None and options.user else ""
             # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
             log(
                 text,

@@ -14,6 +14,7 @@ from mta.model import Body, MessageId, StoreError, id_text
 from mta.policy.relay import Judge, RelayControl
 from mta.policy.submission import Submission, Unfit
 from mta.protocol.sasl.binding import server_end_point
+from mta.receive.offers import offers
 
 if TYPE_CHECKING:
     from mta.receive.auth import Logins
@@ -92,6 +93,7 @@ class Endpoint:
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
             mechanisms_tls=b"" if logins is None else " ".join(logins.under_tls).encode("ascii"),
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
+            offers=offers(listener),
         )
         self._logins = logins
         self._relay = relay

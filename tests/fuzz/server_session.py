@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mta import _fastparse
+from mta._fastparse import EXTENSIONS
 from mta.protocol import server
 from tests.kit.conversation import converse, cut
 from tests.kit.dialogs import load_all
@@ -51,6 +52,15 @@ TOKENS = [
     ),
     *(b"BDAT 1\r\n", b"BDAT 10\r\n", b"BDAT 200\r\n", b"BDAT 0\r\n", b"BDAT 5 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT "),
     *(b" LAST", b"LHLO x\r\n", b" BODY=BINARYMIME", b"BDAT 9223372036854775807\r\n", b"BDAT 30 LAST\r\n"),
+    *(
+        b" RET=HDRS",
+        b" ENVID=a+20b",
+        b" NOTIFY=SUCCESS,DELAY",
+        b" NOTIFY=NEVER",
+        b" ORCPT=rfc822;a+2Bb",
+        b" REQUIRETLS",
+    ),
+    *(b" BODY=BINARYMIME", b"+0D", b"+7E", b"+7F", b"=", b";", b",", b"NEVER", b"FAILURE", b"FULL", b"HELP\r\n"),
     *(b" ", b"\t", b"\xff", b"\x80", b"x" * 16, b"y" * 64, b"z" * 512, b"<Postmaster>", b"<>", b"@a.test,@b.test:"),
 ]
 
@@ -128,6 +138,7 @@ def some_config(rng: random.Random) -> dict[str, Any]:
         "lmtp": rng.random() < 0.1,
         "mechanisms": rng.choice([b"", b"", b"PLAIN LOGIN"]),
         "mechanisms_tls": rng.choice([b"", b"PLAIN"]),
+        "offers": " ".join(rng.sample(list(EXTENSIONS), rng.choice([0, 3, len(EXTENSIONS)]))),
         "strict_sender": rng.random() < 0.3,
         "refuse_mail": b"452 4.3.1 Full\r\n" if rng.random() < 0.05 else b"",
     }

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from mta._fastparse import EXTENSIONS
+from mta.protocol.parameters import MailOptions
 
 HOSTNAME = b"mx.test"
 
@@ -44,6 +47,28 @@ def judge_sender(address: bytes, user: str) -> bytes:
     return b"553 5.7.1 Not yours\r\n" if address.startswith(b"root@") else b""
 
 
+def offers(keywords: str) -> int:
+    """The bits of extensions, and of the four that every session offers."""
+    return sum({EXTENSIONS[keyword] for keyword in keywords.split()} | {1, 2, 4, 8})
+
+
+OPTIONS = [field.name for field in fields(MailOptions) if field.name != "binary"]
+
+
+def options_text(options: Any) -> str:
+    """What is not as in a plain transaction: `ret=FULL envid=abc notices=6:rfc822;c@d,0:`."""
+    told = {name: getattr(options, name) for name in OPTIONS} if options is not None else {}
+    return " ".join(
+        f"{name}={_told(value)}" for name, value in told.items() if value or (name == "auth" and value == b"")
+    )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(f"{notify}:{_told(orcpt)}" for notify, orcpt in value)
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
 @dataclass(frozen=True)
 class Message:
     sender: bytes
@@ -51,6 +76,7 @@ class Message:
     eight_bit: bool
     body: bytes
     binary: bool = False
+    options: str = ""
 
 
 @dataclass
@@ -69,6 +95,8 @@ class Conversation:
     def __post_init__(self) -> None:
         options = {"hostname": HOSTNAME, "message_size": 1_000_000, "recipients": 100} | self.config
         refuse_mail = options.pop("refuse_mail", b"")
+        if "offers" in options:
+            options["offers"] = offers(options["offers"])
         if options.pop("strict_sender", False):
             options["judge_sender"] = judge_sender
         server = self.module.ServerConfig(**options)
@@ -134,7 +162,8 @@ class Conversation:
         assert s.parked
         self._body += s.take_body()
         assert s.body_size == len(self._body)
-        self.messages.append(Message(s.sender, tuple(s.recipients), s.eight_bit, bytes(self._body), s.binary))
+        flags = s.eight_bit, bytes(self._body), s.binary
+        self.messages.append(Message(s.sender, tuple(s.recipients), *flags, options_text(s.options)))
         self._body.clear()
 
     def _take_auth(self) -> None:
@@ -161,6 +190,7 @@ class Conversation:
         names = "helo esmtp tls user spoke errors sender recipients eight_bit binary body_size in_data in_transaction"
         state = {name: getattr(s, name) for name in [*names.split(), "parked"]}
         return state | {
+            "options": options_text(s.options),
             "output": bytes(self.output),
             "messages": self.messages,
             "closed": self.closed,

@@ -106,6 +106,11 @@ def _on_message(dialog: Dialog, rest: bytes) -> None:
     dialog.turns[-1].messages.append((message, ""))
 
 
+def _on_options(dialog: Dialog, rest: bytes) -> None:
+    message, digest = dialog.turns[-1].messages.pop()
+    dialog.turns[-1].messages.append((replace(message, options=rest.decode("utf-8")), digest))
+
+
 def _on_body(dialog: Dialog, rest: bytes) -> None:
     _add_to_body(dialog, rest + b"\r\n")
 
@@ -139,6 +144,7 @@ _ROWS = {
     "S": _on_server,
     "E": _on_ehlo_reply,
     "M": _on_message,
+    "P": _on_options,
     "B": _on_body,
     "O": _on_octets,
     "H": _on_hash,

@@ -88,6 +88,12 @@ BAD = {
         "6: listener.mechanisms: 'PLANE' is not one of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-256-PLUS, SCRAM-SHA-1,"
         ' OAUTHBEARER, XOAUTH2, EXTERNAL; did you mean "PLAIN"?',
     ),
+    "extension": (
+        "without = ['SMTPUTF-8']",
+        "5: listener.without: 'SMTPUTF-8' is not one of PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES, SMTPUTF8, DSN,"
+        " CHUNKING, BINARYMIME, REQUIRETLS, FUTURERELEASE, DELIVERBY, MT-PRIORITY, LIMITS;"
+        ' did you mean "SMTPUTF8"?',
+    ),
     "truth": ("auth_without_tls = 'yes'", "5: listener.auth_without_tls: 'yes' must be true or false"),
     "users file": ("[[auth]]\ntype = 'file'", '5: auth.path: is missing; type "file" needs it'),
     "key of another type": (

@@ -28,6 +28,8 @@ COMMANDS = [
     b"MAIL FROM:<a@b.test> SIZE=50 BODY=8BITMIME",
     b"MAIL FROM:<> SIZE=999999999999",
     b"RCPT TO:<c@mx.test>",
+    b"MAIL FROM:<a@b.test> RET=FULL ENVID=a+2Bb",
+    b"RCPT TO:<c@mx.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+40mx",
     b"rcpt to: <@x.test:d@mx.test> ",
     b"RCPT TO:<nobody@mx.test>",
     b"RCPT TO:<later@mx.test>",
@@ -94,6 +96,7 @@ configs = st.fixed_dictionaries(
         "starttls": st.booleans(),
         "chunking": st.sampled_from([True, True, False]),
         "lmtp": st.sampled_from([False, False, False, True]),
+        "offers": st.lists(st.sampled_from(list(_fastparse.EXTENSIONS)), max_size=14).map(" ".join),
         "refuse_mail": st.sampled_from([b"", b"", b"452 4.3.1 Full\r\n"]),
     }
 )

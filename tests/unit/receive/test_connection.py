@@ -12,7 +12,21 @@ import trustme
 import uvloop
 
 from mta.config.settings import Domain, Limits, Listener, NextHop, Octets, Tls
-from mta.model import Arrival, Arrivals, Body, Draft, IdSource, LinkRecord, MessageId, Position, StoreError, id_text
+from mta.model import (
+    NOTIFY_NEVER,
+    Arrival,
+    Arrivals,
+    Body,
+    Draft,
+    IdSource,
+    LinkRecord,
+    MessageId,
+    Options,
+    Position,
+    Recipient,
+    StoreError,
+    id_text,
+)
 from mta.observe.counters import INDEX, Table
 from mta.observe.maillog import MailLog
 from mta.policy.relay import RelayControl
@@ -398,3 +412,32 @@ def test_implicit_tls(tls: ssl.SSLContext) -> None:
         assert (await client.reply()).startswith(b"250 ")
 
     play(scenario, listener=Listener(address=(), tls="implicit"), tls=tls)
+
+
+def test_what_a_transaction_asks_for_is_stored_with_it() -> None:
+    async def scenario(world: World, client: Client) -> None:
+        assert b"250-DSN\r\n" in await client.say(b"EHLO c.example\r\n")
+        client.send(b"MAIL FROM:<a@x.example> RET=HDRS ENVID=q1\r\n")
+        client.send(b"RCPT TO:<b@own.example> NOTIFY=NEVER\r\nRCPT TO:<c@own.example>\r\nDATA\r\n" + TEXT + b".\r\n")
+        for _ in range(4):
+            await client.reply()
+        envelope = (await world.store.next_put()).envelope
+        assert envelope.options == Options(ret="HDRS", envid=b"q1")
+        assert envelope.recipients == (Recipient(b"b@own.example", NOTIFY_NEVER), Recipient(b"c@own.example"))
+        world.commit()
+        assert (await client.reply()).startswith(b"250 2.0.0 queued as ")
+        client.send(ENVELOPE + TEXT + b".\r\n")
+        for _ in range(3):
+            await client.reply()
+        assert (await world.store.next_put()).envelope.options is None
+        world.commit()
+
+    play(scenario)
+
+
+def test_what_is_taken_away_is_not_known() -> None:
+    async def scenario(world: World, client: Client) -> None:
+        assert b"DSN" not in await client.say(b"EHLO c.example\r\n")
+        assert (await client.say(b"MAIL FROM:<a@x.example> RET=HDRS\r\n")).startswith(b"555 5.5.4 ")
+
+    play(scenario, listener=Listener(address=(), without=("DSN",)))

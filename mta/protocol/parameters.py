@@ -1,0 +1,194 @@
+"""The parameters of MAIL and RCPT (RFC 5321 §4.1.1.11): rows of keyword, extension, and reader.
+
+A reader gets the octets behind "=", or None where there is no "="; it returns what they mean, or None when that is
+nothing. What a row's extension does not offer is not known. What only several parameters together show, or a limit of
+this server, is looked at when all are read (`_beyond`).
+
+Invariant: a plain transaction, with SIZE and BODY at most, has no `MailOptions`.
+
+SIZE: RFC 1870. BODY: RFC 6152, RFC 3030 §3. RET, ENVID, NOTIFY, ORCPT: RFC 3461 §4. REQUIRETLS: RFC 8689 §3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mta.protocol.extensions import Extension, in_force
+
+if TYPE_CHECKING:
+    from mta.protocol.server import ServerSession
+
+Given = dict[str, Any]  # slot to meaning
+Rules = dict[bytes, "Rule"]
+
+_UNKNOWN: Final = b"555 5.5.4 Parameter not recognized"
+_TWICE: Final = b"501 5.5.4 A parameter is given twice"
+_BINARY_BODY: Final = b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMIME"
+_SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
+# RFC 3461 §4: what is encoded must be printable ASCII, so that no notice can be broken by it
+_XTEXT: Final = rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+"
+_ENVID = re.compile(_XTEXT)
+_ORCPT = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+;" + _XTEXT)
+_MAX_ENVID: Final = 100  # RFC 3461 §4.4
+_MAX_ORCPT: Final = 500  # RFC 3461 §4.2
+_NOTIFY: Final = {b"SUCCESS": 2, b"FAILURE": 4, b"DELAY": 8}
+
+
+@dataclass(slots=True)
+class MailOptions:
+    """What a transaction asks for besides SIZE and BODY; `mta.model.Options` says what each means.
+
+    `notices` has NOTIFY and ORCPT of each accepted recipient, once one of them came with any.
+    """
+
+    utf8: bool = False
+    binary: bool = False
+    require_tls: bool = False
+    ret: str = ""
+    envid: bytes = b""
+    hold_until: int = 0
+    deliver_by: int = 0
+    by_return: bool = False
+    by_trace: bool = False
+    priority: int = 0
+    auth: bytes | None = None
+    notices: list[tuple[int, bytes]] | None = None
+
+
+class Rule(NamedTuple):
+    """One keyword."""
+
+    needs: Extension
+    slot: str  # parameters of one slot exclude each other
+    read: Callable[[bytes | None], Any]
+    wrong: bytes
+
+
+@dataclass(slots=True)
+class MailParameters:
+    """Those of one MAIL command."""
+
+    eight_bit: bool = False
+    binary: bool = False
+    options: MailOptions | None = None
+
+
+@dataclass(slots=True)
+class RcptParameters:
+    """Those of one RCPT command."""
+
+    notify: int = 0
+    orcpt: bytes = b""
+
+
+def mail_parameters(s: ServerSession, rest: bytes) -> MailParameters | bytes:
+    """Or the refusal."""
+    given = _read(s, rest, _MAIL)
+    if isinstance(given, bytes):
+        return given
+    if refusal := _beyond(s, given):
+        return refusal
+    given.pop("size", None)
+    body = given.pop("body", b"")
+    binary = body == b"BINARYMIME"
+    if binary:
+        given["binary"] = True
+    return MailParameters(binary or body == b"8BITMIME", binary, MailOptions(**given) if given else None)
+
+
+def rcpt_parameters(s: ServerSession, rest: bytes) -> RcptParameters | bytes:
+    """Or the refusal."""
+    given = _read(s, rest, _RCPT)
+    return given if isinstance(given, bytes) else RcptParameters(**given)
+
+
+def _read(s: ServerSession, rest: bytes, rules: Rules) -> Given | bytes:
+    given: Given = {}
+    offered = in_force(s.config, tls=s.tls)
+    for parameter in filter(None, rest.split(b" ")):
+        keyword, equals, value = parameter.partition(b"=")
+        rule = rules.get(keyword.upper()) if s.esmtp else None
+        if rule is None or rule.needs not in offered:
+            return _why_not(s, rule)
+        if rule.slot in given:
+            return _TWICE
+        meaning = rule.read(value if equals else None)
+        if meaning is None or (meaning == b"BINARYMIME" and Extension.BINARYMIME not in offered):
+            return _BINARY_BODY if rule.slot == "body" and Extension.BINARYMIME in offered else rule.wrong
+        given[rule.slot] = meaning
+    return given
+
+
+def _why_not(s: ServerSession, rule: Rule | None) -> bytes:
+    if rule is not None and rule.needs is Extension.REQUIRETLS and rule.needs in Extension(s.config.offers):
+        return b"530 5.7.10 Say STARTTLS first, REQUIRETLS holds under TLS only"
+    return _UNKNOWN
+
+
+def _beyond(s: ServerSession, given: Given) -> bytes:
+    if given.get("size", 0) > s.config.message_size:
+        return b"552 5.3.4 The message is larger than this server takes"
+    return b""
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------
+
+
+def _size(value: bytes | None) -> int | None:
+    return int(value) if value is not None and _SIZE.fullmatch(value) else None
+
+
+def _body(value: bytes | None) -> bytes | None:
+    kind = (value or b"").upper()
+    return kind if kind in (b"7BIT", b"8BITMIME", b"BINARYMIME") else None
+
+
+def _alone(value: bytes | None) -> bool | None:
+    return True if value is None else None
+
+
+def _ret(value: bytes | None) -> str | None:
+    kind = (value or b"").upper()
+    return kind.decode() if kind in (b"FULL", b"HDRS") else None
+
+
+def _envid(value: bytes | None) -> bytes | None:
+    return value if value and len(value) <= _MAX_ENVID and _ENVID.fullmatch(value) else None
+
+
+def _notify(value: bytes | None) -> int | None:
+    wishes = (value or b"").upper()
+    if wishes == b"NEVER":
+        return 1
+    bits = 0
+    for wish in wishes.split(b","):
+        if wish not in _NOTIFY:
+            return None
+        bits |= _NOTIFY[wish]
+    return bits
+
+
+def _orcpt(value: bytes | None) -> bytes | None:
+    return value if value and len(value) <= _MAX_ORCPT and _ORCPT.fullmatch(value) else None
+
+
+_MAIL: Final[Rules] = {
+    b"SIZE": Rule(Extension.SIZE, "size", _size, b"501 5.5.4 SIZE takes a number of at most 20 digits"),
+    b"BODY": Rule(Extension.EIGHT_BIT, "body", _body, b"501 5.5.4 BODY takes 7BIT or 8BITMIME"),
+    b"RET": Rule(Extension.DSN, "ret", _ret, b"501 5.5.4 RET takes FULL or HDRS"),
+    b"ENVID": Rule(
+        Extension.DSN, "envid", _envid, b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII"
+    ),
+    b"REQUIRETLS": Rule(Extension.REQUIRETLS, "require_tls", _alone, b"501 5.5.4 REQUIRETLS takes no value"),
+}
+_RCPT: Final[Rules] = {
+    b"NOTIFY": Rule(
+        Extension.DSN, "notify", _notify, b"501 5.5.4 NOTIFY takes NEVER, or some of SUCCESS, FAILURE, DELAY"
+    ),
+    b"ORCPT": Rule(
+        Extension.DSN, "orcpt", _orcpt, b"501 5.5.4 ORCPT takes a type, a semicolon, and an address as xtext"
+    ),
+}

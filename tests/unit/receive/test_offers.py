@@ -1,0 +1,33 @@
+"""Which extensions a listener offers, and what `without` takes away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mta._fastparse import EXTENSIONS
+from mta.config.settings import Listener
+from mta.receive.offers import offers
+
+BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"}
+
+
+def offered(**settings: Any) -> set[str]:
+    bits = offers(Listener(address=(), **settings))
+    return {name for name, bit in EXTENSIONS.items() if bits & bit}
+
+
+def test_a_listener_without_tls_offers_no_requiretls() -> None:
+    assert offered() == BASE
+    assert offered(tls="starttls") == offered(tls="implicit") == BASE | {"REQUIRETLS"}
+
+
+@pytest.mark.parametrize("name", sorted(EXTENSIONS))
+def test_each_can_be_taken_away(name: str) -> None:
+    for role in ("mx", "submission"):
+        assert name not in offered(role=role, tls="starttls", without=(name,))
+
+
+def test_all_can_be_taken_away() -> None:
+    assert offered(role="submission", tls="implicit", without=tuple(EXTENSIONS)) == set()

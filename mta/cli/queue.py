@@ -14,6 +14,7 @@ from mta.control.client import Client
 Row = dict[str, object]
 
 _ASK_ABOVE = 100  # messages that one command may delete, return or hold without a question
+_MOMENTS = ("hold_until", "deliver_by")
 _HEAD = f"{'ID':12}  {'STATE':9}  {'AGE':>6}  {'SIZE':>8}  {'ATTEMPTS':>8}  {'NEXT':>6}  SENDER -> RECIPIENTS"
 
 
@@ -78,8 +79,10 @@ def _described(row: Row) -> str:
     lines = [
         f"{row['id']}  from <{row['sender']}>, {row['size']} octets, in the queue for {_span(row['age'])}",
     ]
-    parts = row["parts"]
+    parts, wishes = row["parts"], row.get("wishes", {})
     assert isinstance(parts, list)
+    assert isinstance(wishes, dict)
+    lines += [f"  {name}: {_told(name, value)}" for name, value in wishes.items()]
     for part in parts:
         lines.append(
             f"  {part['domain']}: {part['state']}, {part['attempts']} attempts, via {part['site'] or 'no site yet'}"
@@ -93,8 +96,23 @@ def _described(row: Row) -> str:
             lines.append(f"    next attempt in {_until(part['next'])}")
         if part["reason"]:
             lines.append(f"    because: {part['reason']}")
-        lines += [f"    <{r['address']}> {r['state']}" for r in part["recipients"]]
+        lines += [f"    its sender was told that it is {word}" for word in part.get("told", ())]
+        lines += [f"    <{r['address']}> {r['state']}{_dsn(r)}" for r in part["recipients"]]
     return "\n".join(lines)
+
+
+def _told(name: str, value: object) -> str:
+    """A parameter as people read it."""
+    if name in _MOMENTS and isinstance(value, int | float):
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(value))} (in {_until(value)})"
+    return "yes" if value is True else str(value)
+
+
+def _dsn(recipient: Row) -> str:
+    notify, orcpt = recipient.get("notify"), recipient.get("orcpt")
+    said = [f"notify {', '.join(notify)}"] if isinstance(notify, list) else []
+    said += [f"orcpt {orcpt}"] if orcpt else []
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _explained(row: Row) -> str:

@@ -131,6 +131,30 @@ class Retry:
     )
     jitter: float = key("Each wait is varied by up to this share of it, both ways.", 0.1, low=0.0, high=0.9)
     expiry: Seconds = key("Mail older than this goes back to its sender.", Seconds(5 * 86400.0), low=0.01)
+    delay_warning: Seconds = key(
+        "When an attempt fails and the mail is older than this, its sender is told once that it is late; 0: never."
+        " Who is told: those who asked for it (NOTIFY=DELAY), and those of `[notices] warn`.",
+        Seconds(4 * 3600.0),
+        low=0.0,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notices:
+    """[notices]: what senders are told of their mail."""
+
+    warn: Literal["users", "all", "asked"] = key(
+        "Who is told of late mail without having said what he wants to hear: users: who had logged in; all: everybody,"
+        " forged senders included; asked: nobody.",
+        "users",
+    )
+    return_size: Octets = key(
+        "The largest message that a notice of failure returns whole where its sender asked for that (RET=FULL); of"
+        " larger ones it has the headers, as without RET.",
+        Octets(64 << 10),
+        low=0,
+        high=16 << 20,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +281,7 @@ class Settings:
     domain: tuple[Domain, ...] = ()
     route: tuple[Route, ...] = ()
     retry: Retry = Retry()
+    notices: Notices = Notices()
     dns: Dns = Dns()
     limits: Limits = Limits()
     delivery: Delivery = Delivery()

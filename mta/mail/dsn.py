@@ -1,115 +1,186 @@
-"""Notices to the sender that a message could not be delivered (RFC 3464, in the report of RFC 6522).
+"""Notices to the sender: what became of a message (RFC 3464, in the report of RFC 6522).
 
-Pure: time, ids and the original's text are given. The notice has a null reverse-path, names each recipient with the
-words of the host that refused it, and carries the headers of the original, never its body: a forged sender must not
-be sent the contents.
+Pure: time, ids and the original's text are given. The notice names each recipient with the words of the host that
+decided about it. It carries the headers of the original; the whole text only where the caller says so (`whole`, for
+RET=FULL of RFC 3461 §4.3) and where a report can hold it, for a forged sender should not be sent the contents.
 
-Invariants: 7-bit, CRLF, no line over 998 octets, nothing from outside can end a header or a part.
+An original with UTF-8 in its addresses or headers (RFC 6531) gets the forms of RFC 6533: message/global-delivery-status
+and message/global-headers. All others get ASCII, where what is no ASCII is a question mark.
+
+Invariants: CRLF, no line over 998 octets, nothing from outside can end a header or a part; 7-bit unless the original is
+returned whole or has UTF-8 in it: the caller declares what is not 7-bit as 8BITMIME.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from mta.mail.trace import date_text
+from mta.mail.xtext import decode_embedded, decode_xtext, encode_embedded, split_typed
 from mta.model import MessageId, Reply, id_text, id_time_ms
+
+Action = Literal["failed", "delayed", "delivered", "relayed"]
+Plain = Callable[[str | bytes], str]
 
 _MOST_HEADERS = 64 << 10
 _WRAP = 900
+_LONGEST_LINE = 998
 # With many recipients a notice stays far below what a sender's server takes (1,000 long addresses: under 400 KiB).
 _MANY = 100  # so many are named to people; a program gets all of them
 _MANY_HEADERS = 16 << 10
 _MANY_REASON = 200  # characters of a reason, for people
 _MANY_SAID = 60  # characters of a host's words, for programs
 _MANY_BLOCKS = 320 << 10  # octets of the part for programs above which hosts and their words are left out
+# (addresses, and what the sender himself had called them in ORCPT, stay)
 _HEADER = re.compile(rb"[!-9;-~]+[ \t]*:")
-_STATUS = re.compile(r"5\.[0-9]{1,3}\.[0-9]{1,3}")
+_STATUS = re.compile(r"([245])\.[0-9]{1,3}\.[0-9]{1,3}")
+_CLASS: Final[dict[Action, str]] = {"failed": "5", "delayed": "4", "delivered": "2", "relayed": "2"}
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """One recipient that will not get the message; `hop` is the host that said so, "" where none did."""
+class Fate:
+    """One recipient, and what became of it; `hop` is the host that decided, "" where none did."""
 
     address: bytes
     reply: Reply
     hop: str = ""
+    action: Action = "failed"
+    orcpt: bytes = b""  # as it came, "type;xtext"
+    until: int = 0  # delayed: when it is given up, in seconds
 
     @property
     def is_spoken(self) -> bool:
-        """The reply is a host's own words, not a finding of this server (an expiry, a look-up)."""
-        return bool(self.hop and self.reply.code)
+        """The reply is a host's own words, not a finding of this server (an expiry, a look-up, a Maildir)."""
+        return bool(self.reply.code) and ("[" in self.hop or self.hop.startswith("unix:"))
 
 
-def compose(
-    *,
-    hostname: str,
-    notice_id: MessageId,
-    original_id: MessageId,
-    sender: bytes,
-    failures: Sequence[Failure],
-    original: bytes,
-    now: int,
-) -> bytes:
-    """The whole text of a notice. `original` begins with the headers of the message; `now` is in seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The message that the notice is about. `text` begins with its headers."""
+
+    id: MessageId
+    sender: bytes
+    text: bytes
+    whole: bool = False  # `text` is all of it, and its sender wants it back
+    utf8: bool = False  # it came with SMTPUTF8
+    envid: bytes = b""  # as it came, xtext
+    deliver_by: int = 0  # seconds (RFC 2852); 0: whenever
+
+
+# What people are told of the recipients with one action: the subject where they are all there are, a heading, and what
+# comes next.
+_FOR_PEOPLE: Final[dict[Action, tuple[str, str, str]]] = {
+    "failed": (
+        "Your message could not be delivered",
+        "Your message could not be delivered to:",
+        "It will not be tried again.",
+    ),
+    "delayed": (
+        "Your message is delayed",
+        "Your message is not delivered yet to:",
+        "It will be tried again until {until}. You need not send it again.",
+    ),
+    "delivered": ("Your message was delivered", "Your message was delivered to:", ""),
+    "relayed": (
+        "Your message was handed on",
+        "Your message was handed on to another mail server, which may not tell you when it is delivered, for:",
+        "",
+    ),
+}
+
+
+def compose(*, hostname: str, notice_id: MessageId, original: Original, fates: Sequence[Fate], now: int) -> bytes:
+    """The whole text of a notice; `now` is in seconds."""
+    international = original.utf8 and not _is_ascii(original, fates)
+    plain: Plain = _printable if international else _plain
+    kind = "global-delivery-status" if international else "delivery-status"
+    charset = "utf-8" if international else "us-ascii"
+    # All are in the order in which people read them, so that the worst news comes first.
+    fates = [fate for action in _FOR_PEOPLE for fate in fates if fate.action == action]
+    whole = original.whole and _can_be_returned(original.text)
+    parts = [
+        _part(f"text/plain; charset={charset}", _for_people(plain, hostname, fates, whole)),
+        _part(f"message/{kind}", _for_programs(plain, hostname, original, fates, international)),
+        _returned(plain, original, len(fates), whole, international),
+    ]
     boundary = f"notice-{id_text(notice_id)}"
+    while whole and boundary.encode() in original.text:
+        boundary += "-"
     head = (
         f"From: Mail Delivery <MAILER-DAEMON@{hostname}>\r\n"
-        f"{_fields(f'To: <{_plain(sender)}>')}"
-        "Subject: Your message could not be delivered\r\n"
+        f"{_fields(f'To: <{plain(original.sender)}>')}"
+        f"Subject: {_FOR_PEOPLE[fates[0].action][0]}\r\n"
         f"Date: {date_text(now)}\r\n"
         f"Message-ID: <{id_text(notice_id)}@{hostname}>\r\n"
         "Auto-Submitted: auto-replied\r\n"
         "MIME-Version: 1.0\r\n"
-        f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{boundary}"\r\n'
+        f"{'' if all(map(bytes.isascii, parts)) else _EIGHT_BIT}"
+        f'Content-Type: multipart/report; report-type={kind};\r\n\tboundary="{boundary}"\r\n'
         "\r\n"
         "This is a notice from a mail server, in a form that mail programs understand.\r\n"
     )
-    parts = (
-        _part(boundary, "text/plain; charset=us-ascii", _for_people(hostname, failures)),
-        _part(boundary, "message/delivery-status", _for_programs(hostname, original_id, failures)),
-        _part(
-            boundary,
-            "text/rfc822-headers",
-            _headers(original, _MOST_HEADERS if len(failures) <= _MANY else _MANY_HEADERS),
-        ),
-    )
-    return "".join((head, *parts, f"\r\n--{boundary}--\r\n")).encode("ascii")
+    delimiter = f"\r\n--{boundary}".encode("ascii")
+    return b"".join([head.encode(), *(delimiter + b"\r\n" + part for part in parts), delimiter, b"--\r\n"])
 
 
-def _part(boundary: str, kind: str, text: str) -> str:
-    return f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n\r\n{text}"
+_EIGHT_BIT = "Content-Transfer-Encoding: 8bit\r\n"
 
 
-def _for_people(hostname: str, failures: Sequence[Failure]) -> str:
-    lines = [
-        f"This is the mail server {hostname}.",
-        "",
-        "Your message could not be delivered to:" if failures else "",
-    ]
-    longest = _MANY_REASON if len(failures) > _MANY else None
-    for failure in failures[:_MANY]:
-        spoke = f"{_plain(failure.hop)} said" if failure.is_spoken else "the reason"
-        said = f"    {spoke}: {_plain(str(failure.reply))}"[:longest]
-        lines += ["", *_wrapped(f"  <{_plain(failure.address)}>"), *_wrapped(said)]
-    if len(failures) > _MANY:
-        lines += ["", f"  and {len(failures) - _MANY} more recipients, who are in the attached report."]
-    lines += ["", "It will not be tried again. The headers of your message are attached.", ""]
+def _part(kind: str, text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    return f"Content-Type: {kind}\r\n{'' if data.isascii() else _EIGHT_BIT}\r\n".encode("ascii") + data
+
+
+def _is_ascii(original: Original, fates: Sequence[Fate]) -> bool:
+    """Whether the older forms can say all there is to say."""
+    headers = original.text[:_MOST_HEADERS].partition(b"\r\n\r\n")[0]
+    return headers.isascii() and original.sender.isascii() and all(f.address.isascii() for f in fates)
+
+
+# ---- for people
+
+
+def _for_people(plain: Plain, hostname: str, fates: Sequence[Fate], whole: bool) -> str:
+    lines = [f"This is the mail server {hostname}."]
+    longest = _MANY_REASON if len(fates) > _MANY else None
+    for action, (_, heading, then) in _FOR_PEOPLE.items():
+        named = [fate for fate in fates if fate.action == action]
+        if not named:
+            continue
+        lines += ["", heading]
+        for fate in named[:_MANY]:
+            spoke = f"{plain(fate.hop)} said" if fate.is_spoken else "the reason"
+            lines += ["", *_wrapped(f"  <{plain(fate.address)}>")]
+            if fate.is_spoken or action in ("failed", "delayed"):
+                lines += _wrapped(f"    {spoke}: {plain(str(fate.reply))}"[:longest])
+        if len(named) > _MANY:
+            lines += ["", f"  and {len(named) - _MANY} more recipients, who are in the attached report."]
+        lines += ["", then.format(until=date_text(named[0].until))] if then else []
+    lines += ["", "Your message is attached." if whole else "The headers of your message are attached.", ""]
     return "\r\n".join(lines)
 
 
-def _for_programs(hostname: str, original_id: MessageId, failures: Sequence[Failure]) -> str:
-    blocks = [
-        f"Reporting-MTA: dns; {hostname}\r\n"
-        f"X-Original-ID: {id_text(original_id)}\r\n"
-        f"Arrival-Date: {date_text(id_time_ms(original_id) // 1000)}\r\n"
+# ---- for programs
+
+
+def _for_programs(plain: Plain, hostname: str, original: Original, fates: Sequence[Fate], international: bool) -> str:
+    about = [f"Original-Envelope-Id: {plain(decode_xtext(original.envid))}"] if original.envid else []
+    about += [
+        f"Reporting-MTA: dns; {hostname}",
+        f"X-Original-ID: {id_text(original.id)}",
+        f"Arrival-Date: {date_text(id_time_ms(original.id) // 1000)}",
     ]
-    longest = _MANY_SAID if len(failures) > _MANY else None
-    verdicts = [_verdict(failure) for failure in failures]
+    if original.deliver_by:
+        about.append(f"Deliver-By-Date: {date_text(original.deliver_by)}")  # RFC 2852
+    blocks = [_fields(*about)]
+    longest = _MANY_SAID if len(fates) > _MANY else None
+    verdicts = [_verdict(plain, fate, international) for fate in fates]
     room = _MANY_BLOCKS - sum(map(len, verdicts))
-    for failure, verdict in zip(failures, verdicts, strict=True):
-        details = _details(failure, longest)
+    for fate, verdict in zip(fates, verdicts, strict=True):
+        details = _details(plain, fate, longest)
         if longest is not None:
             details = details if len(details) <= room else ""
             room -= len(details)
@@ -117,23 +188,52 @@ def _for_programs(hostname: str, original_id: MessageId, failures: Sequence[Fail
     return "\r\n".join(blocks)
 
 
-def _verdict(failure: Failure) -> str:
-    """The fields that every recipient must have."""
-    status = failure.reply.enhanced
+def _verdict(plain: Plain, fate: Fate, international: bool) -> str:
+    """The fields that every recipient must have, and whom the sender had written to."""
+    known = _STATUS.fullmatch(fate.reply.enhanced)
+    group = _CLASS[fate.action]
+    meant = [f"Original-Recipient: {_original(plain, fate.orcpt, international)}"] if fate.orcpt else []
     return _fields(
-        f"Final-Recipient: rfc822; {_plain(failure.address)}",
-        "Action: failed",
-        f"Status: {status if _STATUS.fullmatch(status) else '5.0.0'}",
+        *meant,
+        f"Final-Recipient: {_typed(plain, fate.address, international)}",
+        f"Action: {fate.action}",
+        f"Status: {known[0] if known is not None and known[1] == group else f'{group}.0.0'}",
     )
 
 
-def _details(failure: Failure, longest: int | None) -> str:
-    """Which host it was, and `longest` characters of its words."""
-    host = failure.hop.partition("[")[0] or failure.hop
-    fields = [f"Remote-MTA: dns; {_plain(host)}"] if host else []
-    if failure.is_spoken:
-        fields.append(f"Diagnostic-Code: smtp; {_plain(str(failure.reply))[:longest]}")
+def _details(plain: Plain, fate: Fate, longest: int | None) -> str:
+    """Which host it was, and `longest` characters of its words; when it is given up."""
+    fields: list[str] = []
+    if "[" in fate.hop:
+        host = fate.hop.partition("[")[0] or fate.hop
+        fields.append(f"Remote-MTA: dns; {plain(host)}")
+    if fate.is_spoken:
+        fields.append(f"Diagnostic-Code: smtp; {plain(str(fate.reply))[:longest]}")
+    if fate.until:
+        fields.append(f"Will-Retry-Until: {date_text(fate.until)}")
     return _fields(*fields)
+
+
+def _typed(plain: Plain, address: bytes, international: bool) -> str:
+    """An address with its type: rfc822, or utf-8 for one that has other characters (RFC 6533 §3)."""
+    if address.isascii():
+        return f"rfc822; {plain(address)}"
+    try:
+        text = address.decode()
+    except UnicodeDecodeError:
+        return f"rfc822; {plain(address)}"
+    return f"utf-8; {plain(text) if international else encode_embedded(text)}"
+
+
+def _original(plain: Plain, orcpt: bytes, international: bool) -> str:
+    """The value of ORCPT as a report has it: decoded (RFC 3461 §4.2; RFC 6533 §3 for the type utf-8)."""
+    kind, value = split_typed(orcpt)
+    if kind.lower() != "utf-8":
+        return f"{plain(kind or 'rfc822')}; {plain(decode_xtext(value))}"
+    text = decode_xtext(value).decode("utf-8", "replace")
+    if international:
+        return f"utf-8; {plain(decode_embedded(text))}"
+    return f"utf-8; {plain(text if text.isascii() else encode_embedded(decode_embedded(text)))}"
 
 
 def _fields(*fields: str) -> str:
@@ -141,8 +241,30 @@ def _fields(*fields: str) -> str:
     return "".join(f"{line}\r\n" for field in fields for line in _wrapped(field))
 
 
-def _headers(original: bytes, most: int) -> str:
-    """The header section, in ASCII, cut at a line end where it is longer than `most`.
+# ---- the original
+
+
+def _returned(plain: Plain, original: Original, recipients: int, whole: bool, international: bool) -> bytes:
+    if whole:
+        text = original.text if original.text.endswith(b"\r\n") else original.text + b"\r\n"
+        return _part("message/global" if international else "message/rfc822", text)
+    kind = "message/global-headers" if international else "text/rfc822-headers"
+    most = _MOST_HEADERS if recipients <= _MANY else _MANY_HEADERS
+    return _part(kind, _headers(plain, original.text, most))
+
+
+def _can_be_returned(text: bytes) -> bool:
+    """Whether a text fits into a part as it is: not one of BINARYMIME, nor one with lines that no server takes."""
+    lines = text.split(b"\r\n")
+    return (
+        max(map(len, lines)) <= _LONGEST_LINE
+        and not any(b"\r" in line or b"\n" in line for line in lines)
+        and (b"\0" not in text)
+    )
+
+
+def _headers(plain: Plain, original: bytes, most: int) -> str:
+    """The header section, cut at a line end where it is longer than `most`.
 
     It ends at the first line that is no header, which need not be an empty one: what follows is the body.
     """
@@ -153,15 +275,19 @@ def _headers(original: bytes, most: int) -> str:
     for line in start.split(b"\r\n"):
         if not (_HEADER.match(line) or (lines and line[:1] in (b" ", b"\t"))):
             break
-        lines += _wrapped(_plain(line.replace(b"\t", b" ")))
+        lines += _wrapped(plain(line.replace(b"\t", b" ")))
     return "".join(f"{line}\r\n" for line in lines)
+
+
+# ---- text
 
 
 def _wrapped(line: str) -> list[str]:
     """A line in pieces; those after the first begin with a space, as continued headers do and boundaries do not."""
-    if len(line) <= _WRAP:
+    most = _WRAP if line.isascii() else _WRAP // 4  # a character has four octets at most
+    if len(line) <= most:
         return [line]
-    return [line[:_WRAP], *(f" {line[i : i + _WRAP]}" for i in range(_WRAP, len(line), _WRAP))]
+    return [line[:most], *(f" {line[i : i + most]}" for i in range(most, len(line), most))]
 
 
 def _plain(text: str | bytes) -> str:
@@ -169,3 +295,10 @@ def _plain(text: str | bytes) -> str:
     if isinstance(text, bytes):
         text = text.decode("ascii", "replace")
     return "".join(c if " " <= c <= "~" else "?" for c in text)
+
+
+def _printable(text: str | bytes) -> str:
+    """Text from outside as printable characters on one line; line and paragraph separators are none."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else "?" for c in text)

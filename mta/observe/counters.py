@@ -32,6 +32,8 @@ NAMES: Final = (
     "receivers_refusing",  # not a count: how many do so now
     "logins",
     "logins_refused",
+    "delays_told",
+    "successes_told",
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

@@ -13,6 +13,14 @@ DEFERRED: Final[int]
 HELD: Final[int]
 RESOLVING: Final[int]
 
+# Marks of a slot, bits.
+TOLD_DELAY: Final[int]  # what its sender was told: the bits of model.TOLD_...
+TOLD_LATE: Final[int]
+TOLD: Final[int]
+TIMED: Final[int]  # what he wants: the bits of model.WANTS_..., shifted by two
+URGENT: Final[int]
+EMBARGOED: Final[int]  # deferred until the time that he set
+
 class Arena:
     """All deliveries of a queue manager. Times are ticks of an eighth of a second, in 32 bits."""
 
@@ -35,7 +43,11 @@ class Arena:
         """Take a slot out of whatever list it is in; it is idle then."""
     def schedule(self, slot: int, due: int) -> None:
         """Put a slot into the wheel; `due` is a tick. What is due already comes with the next tick."""
-    def restore(self, id: int, ref: int, domain: int, part: int, attempts: int, why: int, due: int) -> int:
+    def embargo(self, slot: int, due: int, why: int) -> None:
+        """Put a slot into the wheel until the time that its sender has set."""
+    def restore(
+        self, id: int, ref: int, domain: int, part: int, attempts: int, why: int, due: int, marks: int = 0
+    ) -> int:
         """A delivery of an earlier life that waits for a time: `add` and `schedule` in one go; its slot number."""
     def advance(self, tick: int, limit: int = 100000) -> list[int]:
         """Move time on; the slots that became due, idle now. Stops early after about `limit` of them."""
@@ -53,6 +65,9 @@ class Arena:
     def set_site(self, slot: int, site: int) -> None: ...
     def why(self, slot: int) -> int: ...
     def set_why(self, slot: int, why: int) -> None: ...
+    def marks(self, slot: int) -> int: ...
+    def mark(self, slot: int, marks: int) -> None:
+        """Set some marks."""
     def relocate(self, moves: dict[int, int]) -> tuple[list[int], set[int]]:
         """Give deliveries new references, {old: new}; looks at every slot once. (slots that got one, messages left out)
 
@@ -75,10 +90,12 @@ class Arena:
 
         The deliveries counted are those whose message is not in `several`.
         """
-    def rows(self, cursor: int, limit: int) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int]], int]:
+    def rows(
+        self, cursor: int, limit: int
+    ) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int, int]], int]:
         """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.
 
-        Each is (slot, id, ref, domain, part, state, attempts, due, why).
+        Each is (slot, id, ref, domain, part, state, attempts, due, why, marks).
         """
     def count(self, state: int) -> int:
         """Deliveries in a state."""

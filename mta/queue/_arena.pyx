@@ -8,6 +8,8 @@ timer wheel. The wheel has four levels of 256 buckets; a tick is an eighth of a 
 
 Invariants
 - `state`, the list a slot is in, and the counts by state change together, in `link` and `unlink` only.
+- Marks: what the sender was told (model.TOLD_...), what he wants of the queue (model.WANTS_..., shifted), and EMBARGOED while a deferred
+  slot waits for the time that he set: it loses this mark, and the reason, when it leaves that state.
 - Slot numbers are used again: who keeps one over time compares the id (`holds`).
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
@@ -53,6 +55,21 @@ DEFERRED = S_DEFERRED
 HELD = S_HELD
 RESOLVING = S_RESOLVING
 
+# Marks of a slot.
+cdef enum:
+    M_TOLD_DELAY = 1
+    M_TOLD_LATE = 2
+    M_TIMED = 4
+    M_URGENT = 8
+    M_EMBARGOED = 16
+
+TOLD_DELAY = M_TOLD_DELAY
+TOLD_LATE = M_TOLD_LATE
+TOLD = M_TOLD_DELAY | M_TOLD_LATE
+TIMED = M_TIMED
+URGENT = M_URGENT
+EMBARGOED = M_EMBARGOED
+
 
 cdef struct Slot:
     uint64_t id
@@ -67,6 +84,7 @@ cdef struct Slot:
     uint16_t part
     uint16_t attempts
     uint8_t state
+    uint8_t marks
 
 
 cdef struct Chain:
@@ -144,6 +162,8 @@ cdef class Arena:
         cdef Slot *s = &self.slots[slot]
         cdef Chain *c = &self.chains[chain]
         s.list = chain
+        if state == S_READY and s.marks & M_URGENT:
+            front = True
         if front:
             s.prev = NONE
             s.next = c.head
@@ -168,6 +188,9 @@ cdef class Arena:
     cdef void unlink(self, uint32_t slot) noexcept:
         cdef Slot *s = &self.slots[slot]
         cdef Chain *c
+        if s.marks & M_EMBARGOED:
+            s.marks &= ~M_EMBARGOED
+            s.why = 0
         if s.list != NONE:
             c = &self.chains[s.list]
             if s.prev != NONE:
@@ -271,13 +294,20 @@ cdef class Arena:
         s.due = due
         self.place(slot)
 
+    def embargo(self, uint32_t slot, uint32_t due, uint32_t why):
+        """Put a slot into the wheel until the time that its sender has set."""
+        self.schedule(slot, due)
+        self.slots[slot].marks |= M_EMBARGOED
+        self.slots[slot].why = why
+
     def restore(self, uint64_t id, uint64_t ref, uint32_t domain, uint16_t part, uint16_t attempts, uint32_t why,
-                uint32_t due):
+                uint32_t due, uint8_t marks=0):
         """A delivery of an earlier life that waits for a time: `add` and `schedule` in one go; its slot number."""
         cdef uint32_t slot = self.add(id, ref, domain, part)
         cdef Slot *s = &self.slots[slot]
         s.attempts = attempts
         s.why = why
+        s.marks = marks
         self.schedule(slot, due)
         return slot
 
@@ -377,6 +407,13 @@ cdef class Arena:
     def set_why(self, uint32_t slot, uint32_t why):
         self.at(slot).why = why
 
+    def marks(self, uint32_t slot):
+        return self.at(slot).marks
+
+    def mark(self, uint32_t slot, uint8_t marks):
+        """Set some marks."""
+        self.at(slot).marks |= marks
+
     def relocate(self, dict moves not None):
         """Give deliveries new references, {old: new}; looks at every slot once. (slots that got one, messages left out)
 
@@ -470,14 +507,14 @@ cdef class Arena:
     def rows(self, uint32_t cursor, uint32_t limit):
         """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.
 
-        Each is (slot, id, ref, domain, part, state, attempts, due, why).
+        Each is (slot, id, ref, domain, part, state, attempts, due, why, marks).
         """
         cdef list found = []
         cdef Slot *s
         while cursor < self.used and limit:
             s = &self.slots[cursor]
             if s.state != S_FREE:
-                found.append((cursor, s.id, s.ref, s.domain, s.part, s.state, s.attempts, s.due, s.why))
+                found.append((cursor, s.id, s.ref, s.domain, s.part, s.state, s.attempts, s.due, s.why, s.marks))
                 limit -= 1
             cursor += 1
         return found, (<long>cursor if cursor < self.used else -1)

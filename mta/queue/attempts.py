@@ -289,6 +289,7 @@ class Attempts:
         if state == DELIVERED:
             if log:
                 self._log_delivered(slot)
+            self._manager.teller.unheard(self._manager, slot)
             return self._manager.finish(slot)
         if state == GIVEN:
             change = self._manager.change(slot, "waiting")

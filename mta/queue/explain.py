@@ -33,6 +33,7 @@ class Facts:
     couriers: int  # that are up
     recovered: bool  # the queue is open
     trouble: str  # why the store takes no notes of attempts; "" where it does
+    embargo: bool = False  # it waits for the time that its sender has set
 
 
 def explain(facts: Facts) -> str:
@@ -57,6 +58,8 @@ def explain(facts: Facts) -> str:
 
 
 def _deferred(facts: Facts) -> str:
+    if facts.embargo:
+        return f"It is {_cause(facts)}: in {span(facts.wait)}; `mta queue retry id={facts.id}` sends it now."
     if facts.wait >= facts.expiry:
         then = f"it goes back to its sender in {span(facts.expiry)}, as then its time is over"
     else:

@@ -18,8 +18,9 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from mta.config.settings import Retry
 from mta.model import (
@@ -28,6 +29,7 @@ from mta.model import (
     Kind,
     LookupFailure,
     MessageId,
+    Options,
     Position,
     Queued,
     Ref,
@@ -50,9 +52,10 @@ from mta.queue.couriers import Couriers
 from mta.queue.outcome import Verdict, judge
 from mta.queue.places import Places
 from mta.queue.reasons import Reasons
-from mta.queue.retry import is_expired, wait_after
+from mta.queue.retry import is_expired, is_slow, wait_after
 from mta.queue.routing import Router
 from mta.queue.sites import SiteTable
+from mta.queue.wishes import Wishes
 
 TICKS = 8  # of the arena in a second
 _MOST_UNTRIED = 3  # times a delivery may come back untried before it waits a moment
@@ -81,8 +84,21 @@ class Extras:
         self.begun.discard(slot)
 
 
+class Teller(Protocol):
+    """Tells senders what becomes of their mail."""
+
+    def settled(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
+        """Store the notices that a verdict calls for, then let the (idle) delivery go on or end."""
+
+    def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
+        """Tell that the sender's own time, in seconds, is past; the delivery stays where it is."""
+
+    def unheard(self, manager: QueueManager, slot: int) -> None:
+        """Tell a success that its courier could not report."""
+
+
 class QueueManager:
-    """See the module. `notify` composes and stores a notice for failed recipients, then finishes the delivery."""
+    """See the module."""
 
     def __init__(
         self,
@@ -95,13 +111,13 @@ class QueueManager:
         counters: memoryview,
         couriers: Callable[[QueueManager], Couriers],
         seats: SeatTable,
-        notify: Callable[[QueueManager, int, Verdict], None],
+        teller: Teller,
     ) -> None:
         self.store = store
         self.retry = retry
         self.maillog = maillog
         self.counters = counters
-        self._notify = notify
+        self.teller = teller
         self._base = time.time() - 1.0
         self.arena = Arena(0)
         self.reasons = Reasons()
@@ -119,6 +135,7 @@ class QueueManager:
         )
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
+        self.wishes = Wishes(self)
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
         self.messages = 0
 
@@ -135,6 +152,7 @@ class QueueManager:
         for slot in self.arena.advance(int((now - self._base) * TICKS)):
             self.extras.ambiguous.discard(slot)
             self.places.route(slot)
+        self.wishes.advance(now)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -147,6 +165,7 @@ class QueueManager:
         """Recovery is done: route what waits for that, begin to dispatch."""
         self.attempts.open()
         self.places.open()
+        self.wishes.advance(time.time())
         self.dispatch()
 
     def close(self) -> None:
@@ -162,9 +181,10 @@ class QueueManager:
     def admit(self, queued: Queued) -> None:
         """A message enters the queue, new or recovered."""
         self.messages += 1
-        if len(queued.domains) == 1 and len(queued.changes) < 2:
+        if len(queued.domains) == 1 and len(queued.changes) < 2 and not queued.wants:
             self._admit_single(queued)
             return
+        options = self.wishes.read(queued.ref) if queued.wants else None
         changes = {c.part: c for c in queued.changes} if queued.changes else {}
         if len(queued.domains) > 1:
             self.parts[queued.id] = len(queued.domains) - sum(c.kind == "finished" for c in changes.values())
@@ -173,10 +193,12 @@ class QueueManager:
             if change is not None and change.kind == "finished":
                 continue
             slot = self.arena.add(queued.id, queued.ref, self.places.domain(domain), part)
-            if change is None:
+            if options is not None:
+                self.wishes.enter(slot, queued.wants, options)
+            if change is not None:
+                self._restore(slot, change, options)
+            elif options is None or not self.wishes.embargo(slot, options):
                 self.places.route(slot)
-            else:
-                self._restore(slot, change)
 
     def _admit_single(self, queued: Queued) -> None:
         """Nearly all messages; a million of them after a restart."""
@@ -187,12 +209,13 @@ class QueueManager:
         change = queued.changes[0]
         if change.kind == "waiting" and not change.done:
             due, why = self.tick(change.due), self.reasons.number(change.why)
-            self.arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due)
+            self.arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due, change.told)
         else:
             self._restore(self.arena.add(queued.id, queued.ref, domain, 0), change)
 
-    def _restore(self, slot: int, change: Change) -> None:
+    def _restore(self, slot: int, change: Change, options: Options | None = None) -> None:
         arena = self.arena
+        arena.mark(slot, change.told)
         arena.set_attempts(slot, change.attempts)
         arena.set_why(slot, self.reasons.number(change.why))
         if change.done:
@@ -201,7 +224,7 @@ class QueueManager:
             arena.push(self.places.held, slot, _arena.HELD)
         elif change.kind == "begun":
             self.attempts.restored(slot)
-        else:
+        elif options is None or not self.wishes.embargo(slot, options, change):
             if change.kind == "ambiguous":
                 self.extras.ambiguous.add(slot)
             arena.schedule(slot, self.tick(change.due))
@@ -305,14 +328,23 @@ class QueueManager:
     def settle(self, slot: int, verdict: Verdict) -> None:
         """An attempt ended with deferrals or failures; the slot is idle."""
         now = time.time()
-        arrived = self.arrival(slot)
-        if verdict.deferred and is_expired(self.retry, arrived, now):
-            verdict = verdict.expired()
-            self.log(slot, "expired", f"reason={quoted(str(verdict.failures[0].reply))}")
-        if verdict.failures:
-            self._notify(self, slot, verdict)
+        if verdict.deferred:
+            verdict = self._aged(slot, verdict, now)
+        if verdict.failures or verdict.successes or verdict.warn:
+            self.teller.settled(self, slot, verdict)
             return
         self.record(self.defer(slot, verdict, now) if verdict.deferred else self.finish(slot))
+
+    def _aged(self, slot: int, verdict: Verdict, now: float) -> Verdict:
+        """What a deferral is for mail that is old already."""
+        marks = self.arena.marks(slot)
+        began = self.wishes.began(slot) if marks & _arena.TIMED else self.arrival(slot)
+        if is_expired(self.retry, began, now):
+            verdict = verdict.expired()
+            self.log(slot, "expired", f"reason={quoted(str(verdict.failures[-1].reply))}")
+        elif not marks & _arena.TOLD_DELAY and is_slow(self.retry, began, now):
+            verdict = replace(verdict, warn=True)
+        return verdict
 
     def defer(self, slot: int, verdict: Verdict, now: float) -> Change:
         """Wait for the next attempt, or in the held list if an operator wants that; the change to record."""
@@ -383,6 +415,7 @@ class QueueManager:
             due=math.ceil(due),
             done=self.extras.done.get(slot, ()),
             why=self.reasons.text(arena.why(slot)),
+            told=arena.marks(slot) & _arena.TOLD,
         )
 
     def log(self, slot: int, event: str, fields: str) -> None:
@@ -421,16 +454,25 @@ class QueueManager:
         self.extras.ambiguous.discard(slot)
         self.arena.detach(slot)
         change = self.change(slot, "waiting")
+        self.wishes.released(slot)
         self.places.route(slot, afresh=True)
         return change
 
-    def give_up(self, slot: int) -> None:
+    def release(self, slot: int) -> Change:
+        """Let a held delivery go its way; before the time that its sender has set it waits for that again."""
+        options = self.wishes.read(self.arena.ref(slot)) if self.arena.marks(slot) & _arena.TIMED else None
+        if options is None or not self.wishes.embargo(slot, options):
+            return self.retry_now(slot)
+        self.wishes.released(slot)
+        return self.change(slot, "waiting", self.seconds(self.arena.due(slot)))
+
+    def give_up(self, slot: int, cause: str = "given up by the postmaster") -> None:
         """Return a delivery that is not active to its sender, whatever time it has left."""
         self.arena.detach(slot)
         self.extras.ambiguous.discard(slot)
         last = self.reasons.text(self.arena.why(slot))
         reply = Reply(0, "", last or "it was not tried yet")
-        self._notify(self, slot, judge(deferred=reply).expired("given up by the postmaster"))
+        self.teller.settled(self, slot, judge(deferred=reply).expired(cause))
 
     def delete(self, slot: int) -> Change:
         """Take a delivery out of the queue without a notice; an active one ends when its attempt does.

@@ -1,8 +1,14 @@
-"""Failed recipients: one notice to the sender for each message and attempt, then the delivery goes on or ends.
+"""Notices to senders: composed, stored, and the delivery goes on or ends.
+
+One notice for each message and attempt, about all recipients of which its sender wants to hear (`mta.queue.fates`).
 
 Invariants
-- INVARIANT: the change that finishes failed recipients is recorded only after the notice about them is durable.
-- No notice for a null reverse-path (RFC 5321 §4.5.5), and so none about a notice.
+- INVARIANT: the change that finishes failed recipients is recorded only after the notice about them is durable; that
+  a sender was told of a delay, likewise.
+- A success waits for nothing: its notice is appended to the log before the change that finishes the delivery, so that
+  a crash keeps both or none. The mail itself is never sent again for the sake of a notice.
+
+Failure: where the disk takes no notice, failed recipients wait, and the rest is not told, which the mail log says.
 """
 
 from __future__ import annotations
@@ -12,33 +18,61 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from mta.mail.dsn import Failure, compose
-from mta.model import Arrival, Arrivals, Draft, Envelope, IdSource, Recipient, Ref, Stored, StoreError, id_text
+from mta.config.settings import Notices
+from mta.mail.dsn import Fate, Original, compose
+from mta.mail.trace import date_text
+from mta.model import (
+    NOTIFY_NEVER,
+    TOLD_DELAY,
+    TOLD_LATE,
+    Arrival,
+    Arrivals,
+    Draft,
+    Envelope,
+    IdSource,
+    Options,
+    Recipient,
+    Ref,
+    Reply,
+    Stored,
+    StoreError,
+    id_text,
+)
 from mta.observe.counters import INDEX
 from mta.observe.maillog import printable, quoted
+from mta.queue.fates import choose, delayed
 from mta.queue.manager import QueueManager
-from mta.queue.outcome import Verdict
+from mta.queue.outcome import Group, Verdict
 
 _AGAIN = 1.0  # seconds before a notice that could not be stored is put again
 _LATER = 60.0  # seconds before a delivery whose notice found no room at all is looked at again
+_BEGINNING = 64 << 10  # octets of a text that are read for its headers
+_PLAIN = Options()
+_UNHEARD = Group((), Reply(250, "2.0.0", "taken, says the note of a process that died"))
+_NO_ROOM = "none (no room for it)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Notice:
-    """A notice on its way to the disk, and the delivery that waits, idle, until it is there."""
+    """A notice on its way to the disk, and the delivery that it is about.
+
+    With a `verdict` the delivery waits, idle, until the notice is there; `late` is told then. Others do not wait.
+    """
 
     draft: Draft
     slot: int
     original: int
     part: int
-    verdict: Verdict
-    failed: frozenset[int]
+    verdict: Verdict | None = None
+    failed: frozenset[int] = frozenset()
+    late: bool = False
 
 
 class Notifier:
-    """Composes and stores notices. `committed` is the store's callback."""
+    """Composes and stores notices; see mta.queue.manager.Teller. `committed` is the store's callback."""
 
-    def __init__(self, hostname: str, log: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, settings: Notices, hostname: str, log: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings = settings
         self._hostname = hostname
         self._log = log
         self._loop = loop
@@ -49,24 +83,63 @@ class Notifier:
         self._manager = manager
         self._ids = IdSource(self._log, floor)
 
-    def failed(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
-        """Recipients of the delivery in this (idle) slot failed for good."""
-        now = time.time()
+    # ---- what the queue manager asks for
+
+    def settled(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
+        """An attempt ended, or its time: the delivery in this slot is idle."""
         try:
             stored = manager.store.read(Ref(manager.arena.ref(slot)))
         except StoreError as error:
-            self._unreadable(manager, slot, error)
+            self._unreadable(manager, slot, verdict, error)
             return
-        failures, indexes = self._failures(manager, slot, stored, verdict)
-        draft = self._compose(stored, failures, now) if stored.envelope.sender else None
-        if draft is not None and not self._has_room(manager, slot, draft):
+        kind = manager.sites.by_number[manager.arena.site(slot)].site.kind
+        until = manager.wishes.ends(slot) if verdict.warn else 0.0
+        telling = choose(stored.envelope, verdict, manager.left(slot), kind=kind, until=until, warn=self._settings.warn)
+        final = bool(telling.failed)
+        room = self._room(manager) if telling.told else ""
+        if room and final:
+            self._put_off(manager, slot, verdict, room)
             return
-        self._note(manager, slot, failures, draft)
-        if draft is None:
-            self._go_on(manager, slot, verdict, indexes)
+        if room:
+            self._note(manager, slot, telling.told, _NO_ROOM)
+        self._note(manager, slot, telling.untold, "none (not wanted)" if stored.envelope.sender else _NULL)
+        if room or not telling.told:
+            self._go_on(manager, slot, verdict, telling.failed, warned=verdict.warn and not room)
             return
-        arena = manager.arena
-        self._put(_Notice(draft, slot, arena.id(slot), arena.part(slot), verdict, frozenset(indexes)))
+        draft = self._draft(stored, telling.told)
+        self._note(manager, slot, telling.told, id_text(draft.id))
+        notice = self._notice(manager, slot, draft, verdict=verdict, failed=telling.failed)
+        if final or verdict.warn:
+            self._put(notice)
+        else:
+            self._put(self._notice(manager, slot, draft))
+            self._go_on(manager, slot, verdict, telling.failed)
+
+    def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
+        """The time that the sender had set is past (RFC 2852, by-mode N); the delivery stays where it is."""
+        try:
+            stored = manager.store.read(Ref(manager.arena.ref(slot)))
+        except StoreError:
+            return  # its next attempt will find that out
+        last = manager.reasons.text(manager.arena.why(slot)) or "it was not tried yet"
+        why = f"not delivered by {date_text(deliver_by)}, the time that its sender had set; the last answer was: {last}"
+        group = Group((), Reply(0, "4.4.7", why))
+        fates = delayed(stored.envelope, group, manager.left(slot), manager.wishes.ends(slot), "all")
+        manager.arena.mark(slot, TOLD_LATE)
+        if draft := self._announced(manager, slot, stored, fates):
+            self._put(self._notice(manager, slot, draft, late=True))
+
+    def unheard(self, manager: QueueManager, slot: int) -> None:
+        """A delivery was taken, and the courier that heard it is dead: whether the next host tells is not known."""
+        try:
+            stored = manager.store.read(Ref(manager.arena.ref(slot)))
+        except StoreError:
+            return
+        kind = manager.sites.by_number[manager.arena.site(slot)].site.kind
+        verdict = Verdict(successes=(_UNHEARD,))
+        telling = choose(stored.envelope, verdict, manager.left(slot), kind=kind, until=0.0, warn="asked")
+        if draft := self._announced(manager, slot, stored, telling.told):
+            self._put(self._notice(manager, slot, draft))
 
     def committed(self, tokens: Sequence[object], arrivals: Sequence[Arrival], error: StoreError | None) -> None:
         """Notices are on disk, or failed to get there: then they are put again."""
@@ -85,52 +158,92 @@ class Notifier:
     # ---- inside
 
     def _told(self, manager: QueueManager, notice: _Notice) -> None:
-        """A notice is on disk: now the failed recipients may be finished, unless an operator deleted them meanwhile."""
-        if manager.arena.holds(notice.slot, notice.original, notice.part):
-            self._go_on(manager, notice.slot, notice.verdict, notice.failed)
+        """A notice is on disk: now what it says may be recorded, unless an operator deleted the mail meanwhile."""
+        if not manager.arena.holds(notice.slot, notice.original, notice.part):
+            return
+        if notice.late:
+            manager.wishes.told_late(notice.slot)
+        elif notice.verdict is not None:
+            self._go_on(manager, notice.slot, notice.verdict, notice.failed, warned=notice.verdict.warn)
 
-    def _failures(
-        self, manager: QueueManager, slot: int, stored: Stored, verdict: Verdict
-    ) -> tuple[list[Failure], set[int]]:
-        failures: list[Failure] = []
-        indexes: set[int] = set()
-        recipients = stored.envelope.recipients
-        for group in verdict.failures:
-            for index in group.recipients or manager.left(slot):
-                if index not in indexes:
-                    indexes.add(index)
-                    failures.append(Failure(recipients[index].address, group.reply, group.hop))
-        return failures, indexes
+    def _notice(
+        self,
+        manager: QueueManager,
+        slot: int,
+        draft: Draft,
+        *,
+        verdict: Verdict | None = None,
+        failed: frozenset[int] = frozenset(),
+        late: bool = False,
+    ) -> _Notice:
+        return _Notice(draft, slot, manager.arena.id(slot), manager.arena.part(slot), verdict, failed, late)
 
-    def _compose(self, stored: Stored, failures: list[Failure], now: float) -> Draft:
+    def _announced(self, manager: QueueManager, slot: int, stored: Stored, fates: Sequence[Fate]) -> Draft | None:
+        """A notice, noted in the log; None where there is nothing to tell, or no room for it, which is noted too."""
+        if not fates:
+            return None
+        draft = None if self._room(manager) else self._draft(stored, fates)
+        self._note(manager, slot, fates, _NO_ROOM if draft is None else id_text(draft.id))
+        return draft
+
+    def _draft(self, stored: Stored, fates: Sequence[Fate]) -> Draft:
+        now = time.time()
         notice_id = self._ids.next(int(now * 1000))
-        text = compose(
-            hostname=self._hostname,
-            notice_id=notice_id,
-            original_id=stored.id,
-            sender=stored.envelope.sender,
-            failures=failures,
-            original=stored.content + _beginning(stored),
-            now=int(now),
+        sender, options = stored.envelope.sender, stored.envelope.options or _PLAIN
+        original = self._original(stored, failed=any(fate.action == "failed" for fate in fates))
+        text = compose(hostname=self._hostname, notice_id=notice_id, original=original, fates=fates, now=int(now))
+        envelope = Envelope(
+            sender=b"",
+            recipients=(Recipient(sender, NOTIFY_NEVER),),  # RFC 3461 §6
+            eight_bit=not text.isascii(),
+            # RFC 8689 §5: it is protected as its original was.
+            options=None
+            if sender.isascii() and not options.require_tls
+            else Options(utf8=not sender.isascii(), require_tls=options.require_tls),
         )
-        envelope = Envelope(sender=b"", recipients=(Recipient(stored.envelope.sender),))
         return Draft(notice_id, envelope, b"", text)
 
-    def _has_room(self, manager: QueueManager, slot: int, draft: Draft) -> bool:
+    def _original(self, stored: Stored, *, failed: bool) -> Original:
+        options = stored.envelope.options or _PLAIN
+        # RFC 3461 §4.3: only of what failed. RFC 8689 §5: not of what needs TLS. RFC 3030: a report cannot hold a text
+        # without lines.
+        whole = failed and options.ret == "FULL" and not options.require_tls and not options.binary
+        whole = whole and stored.size <= self._settings.return_size
+        text = stored.content + _more(stored, stored.size if whole else _BEGINNING)
+        return Original(
+            id=stored.id,
+            sender=stored.envelope.sender,
+            text=text,
+            whole=whole and len(text) == stored.size,
+            utf8=options.utf8,
+            envid=options.envid,
+            deliver_by=options.deliver_by // 1000,
+        )
+
+    def _room(self, manager: QueueManager) -> str:
+        """Why the store takes no notice; "" where it does."""
         refusing = manager.store.refusing
-        if refusing is None:
-            return True
-        manager.arena.set_why(slot, manager.reasons.number(f"its notice cannot be stored: {refusing}"))
+        return str(refusing) if refusing is not None else ""
+
+    def _put_off(self, manager: QueueManager, slot: int, verdict: Verdict, why: str) -> None:
+        """No room for a notice about what failed: the delivery is looked at again later."""
+        if verdict.delivered:
+            manager.note_done(slot, verdict.delivered)
+        manager.arena.set_why(slot, manager.reasons.number(f"its notice cannot be stored: {why}"))
         due = time.time() + _LATER
         manager.arena.schedule(slot, manager.tick(due))
         manager.record(manager.change(slot, "waiting", due))
-        return False
 
-    def _go_on(self, manager: QueueManager, slot: int, verdict: Verdict, failed: Set[int]) -> None:
-        """What becomes of the delivery once the failed recipients are told."""
+    def _go_on(
+        self, manager: QueueManager, slot: int, verdict: Verdict, failed: Set[int], *, warned: bool = False
+    ) -> None:
+        """What becomes of the delivery once what there is to tell is told."""
         left = set(manager.left(slot)) - failed - set(verdict.delivered)
         if verdict.deferred and left:
-            manager.note_done(slot, failed)
+            if failed:
+                manager.note_done(slot, failed)
+            if warned:
+                manager.arena.mark(slot, TOLD_DELAY)
             change = manager.defer(slot, verdict, time.time())
         else:
             change = manager.finish(slot)
@@ -144,31 +257,43 @@ class Notifier:
         except StoreError:
             self._loop.call_later(_AGAIN, self._put, notice)
 
-    def _note(self, manager: QueueManager, slot: int, failures: list[Failure], draft: Draft | None) -> None:
-        told = f"notice={id_text(draft.id)}" if draft is not None else "notice=none (null reverse-path)"
-        for failure in failures:
-            manager.log(
-                slot,
-                "bounced",
-                f"to=<{printable(failure.address)}> {told} reason={quoted(str(failure.reply))}",
-            )
-        if draft is not None:
-            manager.counters[INDEX["bounces_made"]] += 1
+    def _note(self, manager: QueueManager, slot: int, fates: Sequence[Fate], notice: str) -> None:
+        for fate in fates:
+            event = "bounced" if fate.action == "failed" else "notified"
+            action = "" if fate.action == "failed" else f" action={fate.action}"
+            reason = quoted(str(fate.reply))
+            manager.log(slot, event, f"to=<{printable(fate.address)}>{action} notice={notice} reason={reason}")
+        if fates and " " not in notice:
+            kinds = {_COUNTERS[fate.action] for fate in fates}
+            for counter in kinds:
+                manager.counters[counter] += 1
 
-    def _unreadable(self, manager: QueueManager, slot: int, error: StoreError) -> None:
-        """The message cannot be read: it stays in the queue, held, for a person to look at."""
-        manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
+    def _unreadable(self, manager: QueueManager, slot: int, verdict: Verdict, error: StoreError) -> None:
+        """The message cannot be read: what is left of it stays in the queue, held, for a person to look at."""
         manager.log(slot, "unreadable", f"reason={quoted(str(error))}")
+        if not verdict.failures and not verdict.deferred:
+            manager.record(manager.finish(slot))  # all have it
+            return
+        manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
         manager.record(manager.hold_idle(slot, keep_reason=True))
 
 
-def _beginning(stored: Stored) -> bytes:
-    """The first octets of a body in a file of its own: the headers are there."""
+_NULL = "none (null reverse-path)"
+_COUNTERS = {
+    "failed": INDEX["bounces_made"],
+    "delayed": INDEX["delays_told"],
+    "delivered": INDEX["successes_told"],
+    "relayed": INDEX["successes_told"],
+}
+
+
+def _more(stored: Stored, most: int) -> bytes:
+    """What follows of a text whose body lies in a file of its own; less, or nothing, where it cannot be read."""
     if not stored.path:
         return b""
     try:
         with open(stored.path, "rb") as file:
             file.seek(stored.offset)
-            return file.read(64 << 10)
+            return file.read(most)
     except OSError:
         return b""

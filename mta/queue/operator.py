@@ -18,9 +18,11 @@ from mta.queue.choice import Choice
 from mta.queue.explain import Facts, State, explain
 from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.manager import QueueManager
+from mta.queue.parameters import dsn, wishes
 
 _SLICE = 2000  # slots looked at in one turn of the loop
 _BATCH = 500  # changes recorded at once
+_TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
 
 Row = dict[str, object]
 
@@ -71,6 +73,8 @@ class Operator:
         slots.sort(key=self._manager.arena.part)
         row = self._row(slots[0])
         row["arrived"] = self._manager.arrival(slots[0])
+        envelope = self._envelope(slots[0])
+        row["wishes"] = wishes(envelope) if envelope is not None else {}
         row["parts"] = [self._part(slot) for slot in slots]
         return row
 
@@ -85,12 +89,14 @@ class Operator:
     # ---- acting
 
     async def retry(self, words: Sequence[str]) -> int:
-        """Try now what waits for a time; held mail stays held."""
-        return await self._act(words, (_arena.DEFERRED,), "retried", self._manager.retry_now)
+        """Try now what waits for a time; held mail stays held, and mail under embargo unless it is named by its id."""
+        return await self._act(words, (_arena.DEFERRED,), "retried", self._manager.retry_now, spare=_arena.EMBARGOED)
 
     async def release(self, words: Sequence[str]) -> int:
-        """Let held mail go its way."""
-        return await self._act(words, (_arena.HELD,), "released", self._manager.retry_now)
+        """Let held mail go its way; its sender's own hold time counts again, unless it is named by its id."""
+        by_id = self._chosen(words).ids is not None
+        release = self._manager.retry_now if by_id else self._manager.release
+        return await self._act(words, (_arena.HELD,), "released", release)
 
     async def expire(self, words: Sequence[str]) -> int:
         """Give up what is not active: it goes back to its sender, now."""
@@ -113,16 +119,29 @@ class Operator:
         return self._manager.drop(slot, chosen.recipients(slot))
 
     async def _act(
-        self, words: Sequence[str], states: Sequence[int], event: str, act: Callable[[int], Change | None]
+        self,
+        words: Sequence[str],
+        states: Sequence[int],
+        event: str,
+        act: Callable[[int], Change | None],
+        *,
+        spare: int = 0,
     ) -> int:
-        """Do something to all chosen deliveries in these states; the number of messages. Durable on return."""
+        """Do something to all chosen deliveries in these states; the number of messages. Durable on return.
+
+        Those with a mark of `spare` are left alone, unless the filter names them by their ids.
+        """
         manager = self._manager
         touched: set[int] = set()
         changes: list[Change] = []
         arena = manager.arena
-        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(self._chosen(words))]
+        chosen = self._chosen(words)
+        spare = 0 if chosen.ids is not None else spare
+        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(chosen)]
         for slot, message_id, part in slots:
             if not arena.holds(slot, message_id, part) or arena.state(slot) not in states:
+                continue
+            if arena.marks(slot) & spare:
                 continue
             touched.add(message_id)
             change = act(slot)
@@ -206,8 +225,13 @@ class Operator:
             "attempts": arena.attempts(slot),
             "next": self._next(slot),
             "reason": printable(manager.reasons.text(arena.why(slot))),
+            "told": [text for bit, text in _TOLD if arena.marks(slot) & bit],
             "recipients": [
-                {"address": printable(recipients[i].address), "state": "done" if i in done else "pending"}
+                {
+                    "address": printable(recipients[i].address),
+                    "state": "done" if i in done else "pending",
+                    **dsn(recipients[i]),
+                }
                 for i in (manager.members(slot) if recipients else ())
             ],
         }
@@ -225,7 +249,8 @@ class Operator:
             attempts=arena.attempts(slot),
             reason=printable(manager.reasons.text(arena.why(slot))),
             wait=(self._next(slot) or now) - now,
-            expiry=manager.arrival(slot) + manager.retry.expiry - now,
+            expiry=manager.wishes.ends(slot) - now,
+            embargo=bool(arena.marks(slot) & _arena.EMBARGOED),
             ready_here=arena.length(queue.ready),
             in_hand=sum(queue.in_flight.values()),
             window=queue.window,

@@ -10,26 +10,32 @@ from dataclasses import dataclass, replace
 
 from mta.model import Outcome, Reply, Status
 
-Group = tuple[int, ...]
+Members = tuple[int, ...]
 _SILENCE = Reply(0, "", "")
 
 
 @dataclass(frozen=True, slots=True)
-class FailedGroup:
-    """Recipients that failed for good, with the words of the host that said so."""
+class Group:
+    """Recipients that had the same end, with the words of the host that said so."""
 
-    recipients: Group
+    recipients: Members
     reply: Reply
     hop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sum of an attempt. `reply` is what to tell a person; `waiting` are the recipients to be tried again."""
+    """The sum of an attempt. `reply` is what to tell a person; `waiting` are the recipients to be tried again.
 
-    delivered: Group = ()
-    waiting: Group | None = None
-    failures: tuple[FailedGroup, ...] = ()
+    `successes` are the delivered ones of which nobody else will tell their sender, if he wants to hear of it at all.
+    `warn`: he is to be told of those that wait.
+    """
+
+    delivered: Members = ()
+    waiting: Members | None = None
+    failures: tuple[Group, ...] = ()
+    successes: tuple[Group, ...] = ()
+    warn: bool = False
     reply: Reply = _SILENCE
     hop: str = ""
     untried: bool = False
@@ -42,14 +48,14 @@ class Verdict:
     def expired(self, cause: str = "not delivered in the time allowed") -> Verdict:
         """The same when there is no more time: what would wait has failed."""
         text = f"{cause}; the last answer was: {self.reply}"
-        group = FailedGroup(self.waiting or (), Reply(0, "5.4.7", text), self.hop)
+        group = Group(self.waiting or (), Reply(0, "5.4.7", text), self.hop)
         return replace(self, waiting=None, failures=(*self.failures, group), reply=group.reply)
 
 
 def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, deferred: Reply | None = None) -> Verdict:
     """The verdict on an attempt, or on none: the domain has no place (`failed`), or none for now (`deferred`)."""
     if failed is not None:
-        return Verdict(failures=(FailedGroup((), failed),), reply=failed)
+        return Verdict(failures=(Group((), failed),), reply=failed)
     if deferred is not None:
         return Verdict(waiting=(), reply=deferred)
     if all(o.status is Status.UNTRIED for o in outcomes):
@@ -57,12 +63,15 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
     delivered: list[int] = []
     waiting: list[int] = []
     deferral: Outcome | None = None
-    failures: list[FailedGroup] = []
+    failures: list[Group] = []
+    successes: list[Group] = []
     for outcome in outcomes:
         if outcome.status is Status.DELIVERED:
             delivered.extend(outcome.recipients)
+            if not outcome.dsn_handed_on:
+                successes.append(Group(outcome.recipients, outcome.reply, outcome.hop))
         elif outcome.status is Status.FAILED:
-            failures.append(FailedGroup(outcome.recipients, outcome.reply, outcome.hop))
+            failures.append(Group(outcome.recipients, outcome.reply, outcome.hop))
         else:
             waiting.extend(outcome.recipients)
             if deferral is None or deferral.status is not Status.UNKNOWN:
@@ -72,6 +81,7 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
         delivered=tuple(delivered),
         waiting=tuple(waiting) if deferral is not None else None,
         failures=tuple(failures),
+        successes=tuple(successes),
         reply=spoke.reply,
         hop=spoke.hop,
         unknown=deferral is not None and deferral.status is Status.UNKNOWN,

@@ -15,3 +15,8 @@ def wait_after(retry: Retry, attempts: int, random: float) -> float:
 def is_expired(retry: Retry, arrived: float, now: float) -> bool:
     """Whether mail that came at `arrived` has waited long enough (both in seconds)."""
     return now - arrived >= retry.expiry
+
+
+def is_slow(retry: Retry, arrived: float, now: float) -> bool:
+    """Whether its sender should hear that it takes long."""
+    return bool(retry.delay_warning) and now - arrived >= retry.delay_warning

@@ -101,7 +101,7 @@ class Desk:
         self._began = time.time()
         self._recovered = False
         self._maillog = MailLog(settings.log.path, partial(loop.call_later, LOG_DELAY))
-        notifier = Notifier(settings.server.hostname, STATE_LOG, loop)
+        notifier = Notifier(settings.notices, settings.server.hostname, STATE_LOG, loop)
         self._store = LocalStore(settings.spool, settings.server.state_dir, loop, notifier.committed)
         self.manager = QueueManager(
             store=self._store,
@@ -118,7 +118,7 @@ class Desk:
             counters=start.counters,
             couriers=self._couriers,
             seats=start.seats,
-            notify=notifier.failed,
+            teller=notifier,
         )
         notifier.attach(self.manager, self._store.floor)
         housekeeping = Housekeeping(self.manager)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mta.model import Change, Queued, Ref, part_domains
 from mta.queue import _arena
 from mta.queue.attempts import UNJOURNALLED
+from mta.queue.wishes import wants
 
 if TYPE_CHECKING:
     from mta.queue.manager import QueueManager
@@ -45,15 +46,15 @@ class Housekeeping:
             rows, cursor = arena.rows(cursor, _SLICE)
             # The whole slice before the first yield: afterwards its slots may be gone.
             batch: list[Queued] = []
-            for slot, message_id, ref, domain, part, state, attempts, due, why in rows:
+            for slot, message_id, ref, domain, part, state, attempts, due, why, marks in rows:
                 if slot in self._manager.extras.doomed:
                     continue
                 if message_id in self._manager.parts:
                     several.setdefault(message_id, []).append((slot, part))
                     continue
                 domains = (self._manager.domains[domain],)
-                if not attempts and not why and not self._has_begun(slot):
-                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains))
+                if not attempts and not why and not marks & _arena.TOLD and not self._has_begun(slot):
+                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, wants=wants(marks)))
                 elif state != _arena.DEFERRED or slot in self._manager.extras.ambiguous:
                     batch.append(self._queued([slot], domains))
                 else:
@@ -66,8 +67,11 @@ class Housekeeping:
                         due=math.ceil(self._manager.seconds(due)),
                         done=self._manager.extras.done.get(slot, ()),
                         why=self._manager.reasons.text(why),
+                        told=marks & _arena.TOLD,
                     )
-                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,)))
+                    batch.append(
+                        Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,), wants=wants(marks))
+                    )
             yield from batch
         for message_id, members in several.items():
             left = [slot for slot, part in members if arena.holds(slot, message_id, part)]
@@ -86,12 +90,20 @@ class Housekeeping:
             for part in range(len(domains))
             if part not in open_parts
         ]
-        return Queued(id=arena.id(first), ref=arena.ref(first), size=0, domains=domains, changes=tuple(changes))
+        return Queued(
+            id=arena.id(first),
+            ref=arena.ref(first),
+            size=0,
+            domains=domains,
+            changes=tuple(changes),
+            wants=wants(arena.marks(first)),
+        )
 
     def _has_news(self, slot: int) -> bool:
         """Whether there is more to tell of a delivery than that it arrived."""
         arena = self._manager.arena
-        return bool(arena.attempts(slot) or arena.why(slot)) or self._has_begun(slot)
+        told = arena.marks(slot) & _arena.TOLD
+        return bool(arena.attempts(slot) or arena.why(slot) or told) or self._has_begun(slot)
 
     def _has_begun(self, slot: int) -> bool:
         """Whether the store says so; what is idle came back, and its notice or change is on the way."""
@@ -100,6 +112,7 @@ class Housekeeping:
         return self._manager.sites.by_number[self._manager.arena.site(slot)].site.kind not in UNJOURNALLED
 
     def _present(self, slot: int) -> Change:
+        """The state of a delivery."""
         arena = self._manager.arena
         if self._has_begun(slot):
             return self._manager.change(slot, "begun")

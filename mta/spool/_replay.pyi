@@ -17,8 +17,8 @@ class Newest:
 
         What is finished stays so; else the later entry counts. ValueError: the record is cut off.
         """
-    def take(self, id: int, part: int) -> tuple[int, int, int, bytes] | None:
-        """(kind, attempts, due, tail) of a part, or None; each is given once."""
+    def take(self, id: int, part: int) -> tuple[int, int, int, int, bytes] | None:
+        """(kind, attempts, due, told, tail) of a part, or None; each is given once."""
     def __len__(self) -> int: ...
 
 def heads(
@@ -26,6 +26,7 @@ def heads(
 ) -> list[tuple[int, int, bytes | None] | None]:
     """For each record in `found` (of a scan of `data`, which lies at `base`): its octets, those in a body file, domain.
 
-    The domain is None where the message has not just one recipient, or is of another version: decode these with care.
+    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of), or
+    is of another version: decode these with care.
     What is no MESSAGE has None in its place.
     """

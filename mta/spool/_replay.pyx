@@ -36,6 +36,10 @@ cdef enum:
     RECORD = 40             # octets of mta.spool.format.RECORD
     HEAD = 16               # and of its MESSAGE_HEAD
     MESSAGE = 1
+    GIVEN = 128
+    HOLD_UNTIL = 6          # places in model.Options
+    DELIVER_BY = 7
+    PRIORITY = 10
 
 
 cdef struct Packed:         # mta.spool.state.ENTRY, little endian, no padding
@@ -46,7 +50,8 @@ cdef struct Packed:         # mta.spool.state.ENTRY, little endian, no padding
     uint32_t tail
     uint16_t attempts
     uint8_t kind
-    uint8_t rest[5]
+    uint8_t told
+    uint8_t rest[4]
 
 
 cdef struct Place:
@@ -57,7 +62,7 @@ cdef struct Place:
     uint32_t part
     uint16_t attempts
     uint8_t kind
-    uint8_t given
+    uint8_t told            # and GIVEN
 
 
 cdef inline uint64_t mixed(uint64_t id, uint32_t part) noexcept nogil:
@@ -175,6 +180,7 @@ cdef class Newest:
                     place.kind = entry.kind
                     place.due = entry.due
                     place.attempts = entry.attempts
+                    place.told = entry.told & ~GIVEN
                     place.tail = entry.tail
                     place.tail_at = tail_at
             offset += entry.tail
@@ -182,14 +188,17 @@ cdef class Newest:
         return count
 
     def take(self, uint64_t id, uint32_t part):
-        """(kind, attempts, due, tail) of a part, or None; each is given once."""
+        """(kind, attempts, due, told, tail) of a part, or None; each is given once."""
         cdef Place *place = self.find(id, part) if id else NULL
-        if place == NULL or place.id == 0 or place.given:
+        cdef uint8_t told
+        if place == NULL or place.id == 0 or place.told & GIVEN:
             return None
-        place.given = 1
+        told = place.told
+        place.told |= GIVEN
         if not place.tail:
-            return place.kind, place.attempts, place.due, b""
-        return place.kind, place.attempts, place.due, PyBytes_FromStringAndSize(self.tails + place.tail_at, place.tail)
+            return place.kind, place.attempts, place.due, told, b""
+        tail = PyBytes_FromStringAndSize(self.tails + place.tail_at, place.tail)
+        return place.kind, place.attempts, place.due, told, tail
 
     def __len__(self):
         return self.used
@@ -198,7 +207,8 @@ cdef class Newest:
 def heads(data, list found not None, size_t base):
     """For each record in `found` (of a scan of `data`, which lies at `base`): its octets, those in a body file, domain.
 
-    The domain is None where the message has not just one recipient, or is of another version: decode these with care.
+    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of), or
+    is of another version: decode these with care.
     What is no MESSAGE has None in its place.
     """
     cdef Py_buffer buffer
@@ -234,7 +244,9 @@ cdef object head(const uint8_t *payload, size_t length):
 
 
 cdef object only_domain(const uint8_t *at, size_t length):
-    """The domain of the only recipient of an envelope in msgpack: [sender, [[address]], ...], in lower case.
+    """The domain of the only recipient of an envelope in msgpack, in lower case:
+
+        [sender, [[address, notify, orcpt]], eight_bit, client, helo, options]
 
     Read with care, for what an envelope is made of is decided in mta.model: whatever looks different is None.
     """
@@ -242,14 +254,18 @@ cdef object only_domain(const uint8_t *at, size_t length):
     cdef const uint8_t *text
     cdef const uint8_t *sign
     cdef uint8_t *lower
-    cdef size_t n, i
+    cdef size_t n, i, fields, more
     if end - at < 1 or at[0] & 0xF0 != 0x90:      # an array of up to 15
         return None
+    fields = at[0] & 0x0F
     at = binary(at + 1, end, &n)                        # the sender
     if at == NULL or end - at < <ssize_t>n + 2 or at[n] != 0x91 or at[n + 1] & 0xF0 != 0x90 or at[n + 1] == 0x90:
         return None
+    more = (at[n + 1] & 0x0F) - 1                       # of the recipient, behind the address
     text = binary(at + n + 2, end, &n)
     if text == NULL:
+        return None
+    if fields > 5 and not is_plain(skipped(text + n, end, more + 3), end):
         return None
     sign = <const uint8_t *>memrchr(text, 64, n)
     if sign == NULL:
@@ -261,6 +277,53 @@ cdef object only_domain(const uint8_t *at, size_t length):
         if 65 <= lower[i] <= 90:
             lower[i] |= 32
     return domain
+
+
+cdef bint is_plain(const uint8_t *at, const uint8_t *end) noexcept:
+    """Whether the options of an envelope, which begin here, ask nothing of the queue."""
+    cdef size_t count, field
+    if at == NULL or at >= end:
+        return False
+    if at[0] == 0xC0:                                   # none
+        return True
+    if at[0] & 0xF0 != 0x90:
+        return False
+    count = at[0] & 0x0F
+    at += 1
+    for field in range(count):
+        if at == NULL or at >= end:
+            return False
+        if (field == HOLD_UNTIL or field == DELIVER_BY or field == PRIORITY) and at[0] != 0:
+            return False
+        at = skipped(at, end, 1)
+    return at != NULL
+
+
+cdef const uint8_t *skipped(const uint8_t *at, const uint8_t *end, size_t count) noexcept:
+    """Where the value behind so many in msgpack begins; NULL where they are not whole, or no scalars."""
+    cdef size_t n
+    while count:
+        if at == NULL or at >= end:
+            return NULL
+        if at[0] < 0x80 or at[0] >= 0xE0 or at[0] == 0xC0 or at[0] == 0xC2 or at[0] == 0xC3:    # small integer, nil, bool
+            n = 1
+        elif at[0] & 0xE0 == 0xA0:                      # short text
+            n = 1 + (at[0] & 0x1F)
+        elif at[0] >= 0xCC and at[0] <= 0xCF:           # unsigned integer
+            n = 1 + (<size_t>1 << (at[0] - 0xCC))
+        elif at[0] >= 0xD0 and at[0] <= 0xD3:           # integer
+            n = 1 + (<size_t>1 << (at[0] - 0xD0))
+        elif (at[0] == 0xC4 or at[0] == 0xD9) and end - at >= 2:
+            n = 2 + <size_t>at[1]
+        elif (at[0] == 0xC5 or at[0] == 0xDA) and end - at >= 3:
+            n = 3 + (<size_t>at[1] << 8 | at[2])
+        else:
+            return NULL
+        if n > <size_t>(end - at):
+            return NULL
+        at += n
+        count -= 1
+    return at
 
 
 cdef const uint8_t *binary(const uint8_t *at, const uint8_t *end, size_t *length) noexcept:

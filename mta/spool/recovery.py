@@ -423,4 +423,6 @@ class Recovery:
 
 
 def _moved(queued: Queued, ref: int) -> Queued:
-    return Queued(id=queued.id, ref=ref, size=queued.size, domains=queued.domains, changes=queued.changes)
+    return Queued(
+        id=queued.id, ref=ref, size=queued.size, domains=queued.domains, changes=queued.changes, wants=queued.wants
+    )

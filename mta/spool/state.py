@@ -19,8 +19,8 @@ import msgspec
 from mta.model import Change, Kind
 from mta.spool._replay import Newest
 
-ENTRY: Final = struct.Struct("<QQQIIHB5x")  # ref, id, due, part, octets of tail, attempts, kind
-_REST: Final = struct.Struct("<QIIHB5x")  # the same from `due` on
+ENTRY: Final = struct.Struct("<QQQIIHBB4x")  # ref, id, due, part, octets of tail, attempts, kind, told
+_REST: Final = struct.Struct("<QIIHBB4x")  # the same from `due` on
 _NAMES: Final = 16  # octets of ref and id
 # INVARIANT: the place in this row is the number on the disk; append only.
 _KINDS: Final[tuple[Kind, ...]] = ("finished", "waiting", "held", "begun", "ambiguous")
@@ -43,11 +43,12 @@ def pack_changes(changes: Sequence[Change]) -> list[tuple[Sequence[Change], byte
     for i, c in enumerate(changes):
         if c.done or c.why:
             tail = _encode((c.done, c.why[:_LONGEST_WHY]))
-            entry = pack(c.ref, c.id, c.due, c.part, len(tail), min(c.attempts, _MOST_ATTEMPTS), _NUMBERS[c.kind])
-            parts += (entry, tail)
+            attempts = min(c.attempts, _MOST_ATTEMPTS)
+            parts += (pack(c.ref, c.id, c.due, c.part, len(tail), attempts, _NUMBERS[c.kind], c.told), tail)
             size += len(tail)
         else:
-            parts.append(pack(c.ref, c.id, c.due, c.part, 0, min(c.attempts, _MOST_ATTEMPTS), _NUMBERS[c.kind]))
+            attempts = min(c.attempts, _MOST_ATTEMPTS)
+            parts.append(pack(c.ref, c.id, c.due, c.part, 0, attempts, _NUMBERS[c.kind], c.told))
         size += ENTRY.size
         if size > _RECORD:
             records.append((changes[first : i + 1], b"".join(parts)))
@@ -68,7 +69,7 @@ class Move(NamedTuple):
 
 def pack_moves(moves: Sequence[Move]) -> list[bytes]:
     """The payloads of STATE records that say so."""
-    entries = [ENTRY.pack(ref, message_id, new, 0, 0, 0, _MOVED) for ref, message_id, new in moves]
+    entries = [ENTRY.pack(ref, message_id, new, 0, 0, 0, _MOVED, 0) for ref, message_id, new in moves]
     most = _RECORD // ENTRY.size
     return [b"".join(entries[n : n + most]) for n in range(0, len(entries), most)]
 
@@ -77,7 +78,7 @@ def unpack_changes(payload: bytes) -> Iterator[Change]:
     """The changes in a STATE record; the caller has checked its checksum."""
     offset = 0
     while offset < len(payload):
-        ref, message_id, _, part, tail, _, kind = ENTRY.unpack_from(payload, offset)
+        ref, message_id, _, part, tail, _, kind, _ = ENTRY.unpack_from(payload, offset)
         end = offset + ENTRY.size + tail
         if kind != _MOVED:
             yield _change(ref, message_id, part, payload[offset + _NAMES : end])
@@ -85,9 +86,11 @@ def unpack_changes(payload: bytes) -> Iterator[Change]:
 
 
 def _change(ref: int, message_id: int, part: int, rest: bytes) -> Change:
-    due, _, tail, attempts, kind = _REST.unpack_from(rest)
+    due, _, tail, attempts, kind, told = _REST.unpack_from(rest)
     done, why = _decode_tail(rest[_REST.size :]) if tail else ((), "")
-    return Change(ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why)
+    return Change(
+        ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why, told=told
+    )
 
 
 class Replay:
@@ -115,10 +118,18 @@ class Replay:
         newest = self._newest.take(message_id, part)
         if newest is None:
             return None
-        kind, attempts, due, tail = newest
+        kind, attempts, due, told, tail = newest
         done, why = _known_tail(tail) if tail else ((), "")
         return Change(
-            ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why
+            ref=ref,
+            id=message_id,
+            part=part,
+            kind=_KINDS[kind],
+            attempts=attempts,
+            due=due,
+            done=done,
+            why=why,
+            told=told,
         )
 
 

@@ -36,6 +36,7 @@ from mta.model import (
     Stored,
     StoreError,
     part_domains,
+    wants_of,
 )
 from mta.spool.compact import Compaction, Relocate
 from mta.spool.format import FIRST_OFFSET, MESSAGE, STATE, ref_offset, ref_segment, segment_name
@@ -402,7 +403,7 @@ class LocalStore:
         except StoreError:
             return None
         domains = tuple(part_domains(stored.envelope.recipients))
-        return Queued(id=stored.id, ref=ref, size=stored.size, domains=domains)
+        return Queued(id=stored.id, ref=ref, size=stored.size, domains=domains, wants=wants_of(stored.envelope))
 
     def _claimed(self, arrival: Arrival) -> Queued | None:
         """An arrival, unless it is known already."""
@@ -417,7 +418,7 @@ class LocalStore:
             return None
         if arrival.size > arrival.length:
             self._large[arrival.ref] = arrival.id
-        return Queued(id=arrival.id, ref=arrival.ref, size=arrival.size, domains=domains)
+        return Queued(id=arrival.id, ref=arrival.ref, size=arrival.size, domains=domains, wants=arrival.wants)
 
     def _catch_up(self, log: int, target: int) -> list[Queued]:
         """Read a log from where it is known up to `target`; all before that is durable, so what is read is final."""

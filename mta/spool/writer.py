@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 
 from mta.config.settings import Spool
-from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, Ref, StoreError, part_domains
+from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, Ref, StoreError, part_domains, wants_of
 from mta.spool._commit import Committer
 from mta.spool.bodies import BodyFile, store_error
 from mta.spool.format import FIRST_OFFSET, LARGE, MESSAGE, MESSAGE_HEAD, make_ref, padded, segment_name
@@ -201,7 +201,9 @@ class LogWriter:
         self._appended(offset + need)
         domains = part_domains(draft.envelope.recipients)
         named = tuple(domains) if len(domains) <= _MOST_DOMAINS else ()
-        arrival = Arrival(draft.id, segment.key << 24 | offset >> 3, need, size + large, named)
+        arrival = Arrival(
+            draft.id, segment.key << 24 | offset >> 3, need, size + large, named, wants_of(draft.envelope)
+        )
         self._waiting.append((token, arrival))
         self._messages += 1
 

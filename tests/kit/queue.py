@@ -13,6 +13,7 @@ from mta.model import (
     IdSource,
     Job,
     MessageId,
+    Options,
     Outcome,
     Position,
     Queued,
@@ -23,12 +24,14 @@ from mta.model import (
     Status,
     Stored,
     StoreError,
+    part_domains,
+    wants_of,
 )
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.queue import _arena
 from mta.queue.couriers import Courier
-from mta.queue.manager import QueueManager
+from mta.queue.manager import QueueManager, Teller
 from mta.queue.outcome import Verdict
 from mta.queue.routing import Router
 from mta.queue.sites import SiteQueue
@@ -42,8 +45,6 @@ FIRST = IdSource(1).next(int(NOW * 1000))  # ids carry their time: these message
 class FakeStore:
     """Remembers changes; gives envelopes by reference."""
 
-    refusing = None
-
     def __init__(self) -> None:
         self.changes: list[Change] = []
         self.begun: list[Change] = []
@@ -51,6 +52,9 @@ class FakeStore:
         self.beginning: list[Callable[[StoreError | None], None]] = []
         self.slow = False  # what begins is durable when a test says so
         self.envelopes: dict[int, Envelope] = {}
+        self.content = b""
+        self.refusing: StoreError | None = None
+        self.put_down: list[tuple[Draft, object]] = []  # notices that are not on disk yet
 
     def record_soon(self, changes: Sequence[Change], told: Callable[[], None] | None = None) -> None:
         self.changes.extend(changes)
@@ -79,13 +83,13 @@ class FakeStore:
     def read(self, ref: int) -> Stored:
         if ref not in self.envelopes:
             raise StoreError("damaged")
-        return Stored(MessageId(1), self.envelopes[ref], b"", "", 0, 20)
+        return Stored(MessageId(FIRST + ref // 8), self.envelopes[ref], self.content, "", 0, len(self.content) or 20)
 
     def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
         return ()
 
     def put(self, draft: Draft, token: object) -> None:
-        raise AssertionError("notices are not part of these tests")
+        self.put_down.append((draft, token))
 
 
 class FakeCouriers:
@@ -111,35 +115,68 @@ class FakeCouriers:
 class World:
     """A queue manager whose next hop is one SMTP site, and what it did."""
 
-    def __init__(self, *, opened: bool = True, seats: SeatTable | None = None) -> None:
+    def __init__(
+        self, *, opened: bool = True, seats: SeatTable | None = None, teller: Teller | None = None, **retry: float
+    ) -> None:
         self.store = FakeStore()
         self.seats = seats or SeatTable(None, 2, "")
         self.counters = Table(1).row(0)
         self.failed: list[tuple[int, Verdict]] = []
+        self.told_late: list[tuple[int, int]] = []
+        self.unheard_of: list[int] = []
         hop = NextHop(kind="smtp", host="hop.example", port=25)
         self.manager = QueueManager(
             store=self.store,  # type: ignore[arg-type]
             router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
-            retry=Retry(first=Seconds(60.0), jitter=0.0),
+            retry=Retry(first=Seconds(60.0), jitter=0.0, **{name: Seconds(value) for name, value in retry.items()}),
             resolver=None,  # type: ignore[arg-type]
             maillog=lambda *_: None,  # type: ignore[arg-type]
             counters=self.counters,
             couriers=lambda manager: FakeCouriers(manager.arena),  # type: ignore[arg-type,return-value]
             seats=self.seats,
-            notify=self._notify,
+            teller=teller or self,
         )
         self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
         if opened:
             self.manager.open()
 
-    def _notify(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
-        self.failed.append((manager.arena.part(slot), verdict))
-        manager.record(manager.finish(slot))
+    # ---- the manager's Teller
 
-    def arrive(self, number: int, *recipients: bytes, changes: tuple[Change, ...] = ()) -> None:
-        domains = tuple(dict.fromkeys(r.partition(b"@")[2] for r in recipients))
-        self.store.envelopes[number * 8] = Envelope(sender=b"s@x", recipients=tuple(map(Recipient, recipients)))
-        self.manager.admit(Queued(id=FIRST + number, ref=number * 8, size=1, domains=domains, changes=changes))
+    def settled(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
+        self.failed.append((manager.arena.part(slot), verdict))
+        if verdict.failures or not verdict.deferred:
+            manager.record(manager.finish(slot))
+        else:
+            manager.record(manager.defer(slot, verdict, NOW))
+
+    def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
+        self.told_late.append((manager.arena.part(slot), deliver_by))
+
+    def unheard(self, manager: QueueManager, slot: int) -> None:
+        self.unheard_of.append(manager.arena.part(slot))
+
+    def arrive(
+        self,
+        number: int,
+        *to: bytes | Recipient,
+        changes: tuple[Change, ...] = (),
+        sender: bytes = b"s@x",
+        options: Options | None = None,
+    ) -> None:
+        recipients = tuple(Recipient(r) if isinstance(r, bytes) else r for r in to)
+        envelope = Envelope(sender=sender, recipients=recipients, options=options)
+        self.store.envelopes[number * 8] = envelope
+        domains = tuple(part_domains(recipients))
+        self.manager.admit(
+            Queued(
+                id=FIRST + number,
+                ref=number * 8,
+                size=1,
+                domains=domains,
+                changes=changes,
+                wants=wants_of(envelope),
+            )
+        )
         self.manager.dispatch()
 
     def result(self, given: tuple[int, Job], *outcomes: Outcome, worker: int | None = None) -> None:

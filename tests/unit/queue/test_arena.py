@@ -11,7 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import mta.queue._arena as native
-from mta.queue._arena import ACTIVE, DEFERRED, HELD, IDLE, READY, Arena
+from mta import model
+from mta.queue._arena import (
+    ACTIVE,
+    DEFERRED,
+    EMBARGOED,
+    HELD,
+    IDLE,
+    READY,
+    TIMED,
+    TOLD,
+    TOLD_DELAY,
+    TOLD_LATE,
+    URGENT,
+    Arena,
+)
 
 
 def test_the_extension_is_built_from_this_source() -> None:
@@ -199,11 +213,11 @@ def test_find_and_scan() -> None:
 
 def test_rows_tell_all_of_a_slot_in_slices() -> None:
     arena = Arena(0)
-    slots = [arena.restore(100 + n, 200 + n, n, 0, 3, 7, 50 + n) for n in range(5)]
+    slots = [arena.restore(100 + n, 200 + n, n, 0, 3, 7, 50 + n, 1) for n in range(5)]
     arena.remove(slots[2])
     first, cursor = arena.rows(0, 3)
     rest, end = arena.rows(cursor, 3)
-    assert first + rest == [(n, 100 + n, 200 + n, n, 0, DEFERRED, 3, 50 + n, 7) for n in (0, 1, 3, 4)]
+    assert first + rest == [(n, 100 + n, 200 + n, n, 0, DEFERRED, 3, 50 + n, 7, 1) for n in (0, 1, 3, 4)]
     assert end == -1
     assert arena.advance(60) == [0, 1, 3, 4]
 
@@ -232,3 +246,36 @@ def test_references_change_unless_a_part_is_in_hand() -> None:
     assert busy == {8, 24}
     assert [arena.ref(slot) for slot in slots] == [1000, 1000, 8, 8, 1016, 1016, 24, 24]
     assert arena.relocate({}) == ([], set())
+
+
+def test_urgent_deliveries_go_first() -> None:
+    arena = Arena()
+    ready = arena.new_list()
+    slots = [arena.add(n, n, 0, 0) for n in range(4)]
+    arena.mark(slots[2], URGENT)
+    for slot in slots:
+        arena.push(ready, slot, READY)
+    assert [arena.pop(ready) for _ in slots] == [slots[n] for n in (2, 0, 1, 3)]
+    assert arena.marks(slots[2]) == URGENT
+
+
+def test_an_embargo_ends_with_the_wait() -> None:
+    arena = Arena(100)
+    ready = arena.new_list()
+    slots = [arena.add(n, n, 0, 0) for n in range(3)]
+    for slot in slots:
+        arena.mark(slot, TIMED)
+        arena.embargo(slot, 100 + 70_000, 5)
+        assert (arena.state(slot), arena.marks(slot), arena.why(slot)) == (DEFERRED, TIMED | EMBARGOED, 5)
+    arena.push(ready, slots[1], READY)
+    arena.schedule(slots[2], 120)
+    assert [(arena.marks(slot), arena.why(slot)) for slot in slots] == [(TIMED | EMBARGOED, 5), (TIMED, 0), (TIMED, 0)]
+    assert arena.advance(70_099) == [slots[2]]
+    assert arena.marks(slots[0]) == TIMED | EMBARGOED, "through all levels of the wheel"
+    assert arena.advance(70_101) == [slots[0]]
+    assert (arena.marks(slots[0]), arena.why(slots[0])) == (TIMED, 0)
+
+
+def test_marks_are_those_of_the_model() -> None:
+    assert (TOLD_DELAY, TOLD_LATE, TOLD) == (model.TOLD_DELAY, model.TOLD_LATE, 3)
+    assert (TIMED >> 2, URGENT >> 2) == (model.WANTS_TIME, model.WANTS_HASTE)

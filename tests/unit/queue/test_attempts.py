@@ -187,6 +187,7 @@ def test_what_was_taken_is_finished() -> None:
     assert world.counters[INDEX["deliveries_done"]] == 1
     assert world.counters[AMBIGUOUS] == 0
     assert len(world.couriers.given) == 3
+    assert world.unheard_of == [0], "its sender may want to hear of it"
 
 
 def test_without_a_seat_nobody_knows() -> None:

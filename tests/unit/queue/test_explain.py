@@ -46,6 +46,11 @@ FACTS = Facts(
             " as then its time is over.",
         ),
         (
+            replace(FACTS, reason="held until Thu, 19 Nov 2026 00:00:00 +0000, as its sender asked", embargo=True),
+            "It is held until Thu, 19 Nov 2026 00:00:00 +0000, as its sender asked: in 12m 34s;"
+            " `mta queue retry id=1AHHN4AQ0C00` sends it now.",
+        ),
+        (
             replace(FACTS, state="held", reason="held by an operator"),
             "It is held by an operator; `mta queue release id=1AHHN4AQ0C00` lets it go.",
         ),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mta.config.settings import Domain, NextHop, Retry, Route, Seconds
 from mta.model import Hop, LookupFailure, Outcome, Reply, Status
-from mta.queue.outcome import FailedGroup, judge
+from mta.queue.outcome import Group, judge
 from mta.queue.reasons import Reasons
 from mta.queue.retry import is_expired, wait_after
 from mta.queue.routing import Lookup, Router
@@ -112,7 +112,7 @@ def test_mixed_outcomes_add_up() -> None:
         ]
     )
     assert (verdict.delivered, verdict.waiting, verdict.reply) == ((0, 2), (1,), LATER)
-    assert verdict.failures == (FailedGroup((3,), NO, "mx"),)
+    assert verdict.failures == (Group((3,), NO, "mx"),)
     expired = verdict.expired()
     assert not expired.deferred
     assert expired.failures[1].recipients == (1,)

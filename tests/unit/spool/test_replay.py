@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mta.spool._replay as native
-from mta.model import Change, Envelope, Recipient, part_domains
+from mta.model import Change, Envelope, Options, Recipient, part_domains, wants_of
 from mta.spool.format import LARGE, MESSAGE, MESSAGE_HEAD, RECORD, STATE
 from mta.spool.state import pack_changes, unpack_changes
 
@@ -37,6 +37,7 @@ changes = st.builds(
     due=st.integers(0, 2**40),
     done=st.lists(st.integers(0, 50_000), max_size=3).map(tuple),
     why=st.text(max_size=20),
+    told=st.integers(0, 3),
 )
 
 
@@ -56,8 +57,8 @@ def test_the_newest_change_is_given_as_a_dictionary_would(fed: list[Change]) -> 
     for (message_id, part), change in expected.items():
         taken = newest.take(message_id, part)
         assert taken is not None
-        kind, attempts, due, tail = taken
-        assert (KINDS[kind], attempts, due) == (change.kind, change.attempts, change.due)
+        kind, attempts, due, told, tail = taken
+        assert (KINDS[kind], attempts, due, told) == (change.kind, change.attempts, change.due, change.told)
         done, why = msgspec.msgpack.decode(tail) if tail else ([], "")
         assert (tuple(done), why) == (change.done, change.why)
         assert newest.take(message_id, part) is None
@@ -73,7 +74,7 @@ def test_a_table_grows_and_keeps_its_tails() -> None:
     for n in range(1, 20_001):
         taken = newest.take(n, 0)
         assert taken is not None
-        assert msgspec.msgpack.decode(taken[3])[1] == f"reason {n}"
+        assert msgspec.msgpack.decode(taken[4])[1] == f"reason {n}"
 
 
 def test_a_record_that_is_cut_off_is_refused() -> None:
@@ -90,15 +91,54 @@ def looked_at(data: bytes, records: list[tuple[int, int, int, int, int]]) -> lis
     return native.heads(data, records, 0)
 
 
-@given(addresses, st.lists(addresses, max_size=3), st.binary(max_size=50), st.integers(0, 2**40))
-def test_the_only_domain_is_that_of_the_model(sender: bytes, to: list[bytes], text: bytes, large: int) -> None:
-    envelope = Envelope(sender=sender, recipients=tuple(map(Recipient, to)), client="192.0.2.1")
+options = st.none() | st.builds(
+    Options,
+    user=st.text(max_size=300),
+    utf8=st.booleans(),
+    ret=st.sampled_from(["", "FULL", "HDRS"]),
+    envid=st.binary(max_size=100),
+    hold_until=st.just(0) | st.integers(0, 2**45),
+    deliver_by=st.just(0) | st.integers(0, 2**45),
+    by_return=st.booleans(),
+    priority=st.just(0) | st.integers(-9, 9),
+    auth=st.none() | st.binary(max_size=300),
+)
+
+
+@given(
+    addresses,
+    st.lists(st.builds(Recipient, addresses, st.integers(0, 15), st.binary(max_size=300)), max_size=3),
+    st.binary(max_size=50),
+    st.integers(0, 2**40),
+    options,
+)
+def test_the_only_domain_is_that_of_the_model(
+    sender: bytes, to: list[Recipient], text: bytes, large: int, options: Options | None
+) -> None:
+    envelope = Envelope(sender=sender, recipients=tuple(to), client="192.0.2.1", helo=b"h" * 40, options=options)
     encoded = msgspec.msgpack.encode(envelope)
     payload = MESSAGE_HEAD.pack(len(encoded), 0, large) + encoded + text
     flags = LARGE if large else 0
     records = [(MESSAGE, flags, 0, len(payload), 1), (STATE, 0, 0, len(payload), 0)]
-    domain = part_domains(envelope.recipients)[0] if len(to) == 1 else None
+    plain = options is None or not (options.hold_until or options.deliver_by or options.priority)
+    assert not (plain and wants_of(envelope))
+    domain = part_domains(envelope.recipients)[0] if len(to) == 1 and plain else None
     assert looked_at(bytes(RECORD.size) + payload, records) == [(len(text) + large, large, domain), None]
+
+
+def test_where_the_options_are_that_the_quick_look_heeds() -> None:
+    """HOLD_UNTIL, DELIVER_BY and PRIORITY in the .pyx."""
+    fields = Options.__struct_fields__
+    assert [fields[n] for n in (6, 7, 10)] == ["hold_until", "deliver_by", "priority"]
+    assert len(fields) < 16, "an array of more has another form in msgpack"
+    assert (Envelope.__struct_fields__[5], Recipient.__struct_fields__[0]) == ("options", "address")
+
+
+@pytest.mark.parametrize("fields", [2, 5])
+def test_envelopes_of_earlier_versions_are_read_quickly_too(fields: int) -> None:
+    encoded = msgspec.msgpack.encode([b"s@x", [[b"a@Y.test"]], False, "192.0.2.1", b"h"][:fields])
+    payload = MESSAGE_HEAD.pack(len(encoded), 0, 0) + encoded
+    assert looked_at(bytes(RECORD.size) + payload, [(MESSAGE, 0, 0, len(payload), 1)]) == [(0, 0, b"y.test")]
 
 
 @given(st.binary(max_size=120))

@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-FUZZ_INPUTS ?= 100000
+FUZZ_INPUTS ?= 1000000
 BENCH_ARGS  ?=
 
 .PHONY: run test test-all crash bench lint format fuzz build clean preflight
@@ -16,7 +16,7 @@ help:
 	@echo "make crash  kills, power cuts, failing calls, damaged files, a full disk: does the spool keep its promise?"
 	@echo "make bench  micro benchmarks, then the server under load (BENCH_ARGS='--against postfix' to compare)"
 	@echo "make lint   ruff, mypy --strict, import-linter"
-	@echo "make fuzz   random dialogues against the session and its reference (FUZZ_INPUTS=$(FUZZ_INPUTS))"
+	@echo "make fuzz   coverage-guided, every parser and both sessions against their references (FUZZ_INPUTS=$(FUZZ_INPUTS) each)"
 	@echo "make clean  remove what was built; ./var, where the development server keeps mail, stays"
 
 preflight:
@@ -59,8 +59,7 @@ format: build
 	$(BIN)/ruff format .
 
 fuzz: build
-	$(BIN)/python -m tests.fuzz.server_session --inputs $(FUZZ_INPUTS)
-	$(BIN)/python -m tests.fuzz.sasl --inputs $(FUZZ_INPUTS)
+	$(BIN)/python -m tests.fuzz.driver --inputs $(FUZZ_INPUTS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

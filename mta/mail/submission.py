@@ -54,12 +54,15 @@ def completed(text: bytes, date: bytes, message_id: bytes) -> bytes:
     end = header_end(text)
     found = list(fields(text, len(text) if end < 0 else end))
     names = {field.name for field in found}
+    headless = end != 0 and (not found or found[0].start > 0)  # begins with no field: that was a body alone
+    if headless and not {b"date", b"message-id"} <= names:
+        names.clear()
     added = b"" if b"date" in names else b"Date: " + date + b"\r\n"
     if b"message-id" not in names:
         added += b"Message-ID: " + message_id + b"\r\n"
     parts, at = [added], 0
-    if added and (not found or found[0].start > 0) and end != 0:
-        parts.append(b"\r\n")  # it begins with something that is no field: that was a body without a header
+    if added and headless:
+        parts.append(b"\r\n")
     for field in found:
         if field.name in _HIDDEN:
             parts.append(text[at : field.start])

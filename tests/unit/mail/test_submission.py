@@ -34,6 +34,12 @@ def test_date_and_message_id(text: bytes, expected: bytes) -> None:
     assert done(text) == expected
 
 
+def test_a_body_alone_gets_a_whole_header() -> None:
+    """What looks like a field behind lines that are none is of the body for whoever reads the new header."""
+    text = b"not a field\r\nMessage-ID: <x>\r\n"
+    assert completed(text, b"D", b"<I>") == b"Date: D\r\nMessage-ID: <I>\r\n\r\n" + text
+
+
 def test_bcc_is_removed() -> None:
     text = (
         b"From: a\r\nBcc: x@y.test,\r\n\tz@y.test\r\nDate: 1\r\nbcc : x\r\nResent-BCC:\r\nMessage-ID: 2\r\n"

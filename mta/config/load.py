@@ -188,6 +188,13 @@ class _Loader:
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
+        delivery = given.get("delivery")
+        if delivery is not None and delivery.tls_authorities is not None:
+            self._check_readable(("delivery", "tls_authorities"), delivery.tls_authorities)
+
+    def _check_readable(self, key: KeyPath, file: Path) -> None:
+        if not file.is_file() or not os.access(file, os.R_OK):
+            self._say_once(key, f"{file} cannot be read")
 
     def _check_listeners(self, listeners: Sequence[Listener | None], tls: Tls | None, *, users: bool) -> None:
         seen: set[Address] = set()
@@ -210,8 +217,8 @@ class _Loader:
             file: Path | None = getattr(tls, name)
             if file is None:
                 self.say(("listener", listener, "tls"), f"needs [tls] {name}")
-            elif not file.is_file() or not os.access(file, os.R_OK):
-                self._say_once(("tls", name), f"{file} cannot be read")
+            else:
+                self._check_readable(("tls", name), file)
 
     def _check_auth(self, auths: Sequence[Auth | None]) -> None:
         for n, settings in enumerate(auths):

@@ -187,6 +187,16 @@ class Delivery:
     command_timeout: Seconds = key("Wait for a reply (RFC 5321 4.5.3.2).", Seconds(300.0), low=0.1)
     data_timeout: Seconds = key("Wait for the reply to the final dot.", Seconds(600.0), low=0.1)
     port: int = key("The port of hosts found by MX.", 25, low=1, high=65535)
+    tls: Literal["off", "may", "require"] = key(
+        "may: begin TLS where the other server offers it, whatever its certificate, and go on without where it fails;"
+        " require: never deliver without it.",
+        "may",
+    )
+    tls_authorities: Path | None = key(
+        "A file of the certificates that a server is verified with where it must prove who it is; empty: those of the"
+        " system.",
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ Invariants
   transport.
 - A large text is streamed: at most one chunk of it waits in memory, and a file that turns out shorter than
   the spool said never gets a final dot.
+- Under TLS octets leave through the transport alone. Reading stops before the answer to STARTTLS is acted on, so that
+  no octet of the handshake reaches the session.
 - However the connection ends, each work in hand is settled exactly once, and the pool is told once.
 
 The next work is taken when the text of the current one may be sent, so that its envelope rides on the final
@@ -15,18 +17,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections import deque
 from typing import Protocol, cast
 
 from mta import _fastparse
 from mta.deliver.desk import READ_SIZE, Desk
+from mta.deliver.manners import Lesson, Manner
 from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
 from mta.model import Reply
 from mta.net.dial import Target
 from mta.net.seats import DOTTED
+from mta.net.tls import TlsFailure, server_name, upgrade
+from mta.observe.maillog import printable
 
 _OUTPUT = _fastparse.OUTPUT
+_STARTTLS = _fastparse.STARTTLS
 _CLOSE = _fastparse.CLOSE
 _READY = _fastparse.READY
 _NEXT = _fastparse.NEXT
@@ -55,7 +62,8 @@ class Connection(asyncio.BufferedProtocol):
     """A server.
 
     `opened` becomes None when the session is ready, or the reply that says why it is not. `active` is the
-    tick in which either side last got something through, `works` what is in hand, in the session's order.
+    tick in which either side last got something through: a whole reply from there, octets of a text from here. `works`
+    is what is in hand, in the session's order, `tls` what the log says of it, `tls_failure` why there is none.
     """
 
     __slots__ = (
@@ -63,9 +71,15 @@ class Connection(asyncio.BufferedProtocol):
         "_ended",
         "_fd",
         "_file",
+        "_given_up",
         "_left",
+        "_manner",
         "_offset",
         "_owner",
+        "_replies",
+        "_securing",
+        "_target",
+        "_tls",
         "_used",
         "_why",
         "active",
@@ -74,21 +88,46 @@ class Connection(asyncio.BufferedProtocol):
         "leaving",
         "opened",
         "session",
+        "tls",
+        "tls_failure",
         "transport",
         "works",
     )
 
-    def __init__(self, desk: Desk, owner: Owner, target: Target, *, lmtp: bool) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        owner: Owner,
+        target: Target,
+        *,
+        lmtp: bool,
+        tls: ssl.SSLContext | None = None,
+        manner: Manner = Manner(),  # noqa: B008 (frozen)
+    ) -> None:
         self.desk = desk
         self._owner = owner
+        self._target = target
+        self._manner = manner
+        self._tls = tls
         self.hop = str(target)
-        self.session = _fastparse.ClientSession(desk.hostname.encode("ascii"), lmtp=lmtp)
+        self.session = _fastparse.ClientSession(
+            desk.hostname.encode("ascii"),
+            lmtp=lmtp,
+            esmtp=manner.esmtp,
+            starttls=tls is not None,
+            pipelining=manner.pipelining,
+        )
+        self.tls = ""
+        self.tls_failure: TlsFailure | None = None
+        self._securing: asyncio.Task[None] | None = None
+        self._replies = 0  # that the session had read at the last tick
         self.opened: asyncio.Future[Reply | None] = desk.loop.create_future()
         self.works: deque[Work] = deque()
         self.active = desk.clock.tick
         self.leaving = False
         self._used = False
         self._ended = False
+        self._given_up = False
         self._blocked = False
         self._why: Reply | None = None
         self._file = -1  # a large text that is being sent
@@ -106,9 +145,7 @@ class Connection(asyncio.BufferedProtocol):
         return self.desk.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        desk = self.desk
-        self.active = desk.clock.tick
-        flags = self.session.receive(desk.buffer, nbytes)
+        flags = self.session.receive(self.desk.buffer, nbytes)
         if flags:
             self._act(flags)
 
@@ -145,12 +182,20 @@ class Connection(asyncio.BufferedProtocol):
     def give_up(self, why: Reply) -> None:
         """End the connection from our side, whatever is in hand."""
         self._why = why
+        self._given_up = True
         self.transport.abort()
         self._finish()
 
     def overdue(self) -> str:
-        """What was not done in time; "" while all is well (RFC 5321 §4.5.3.2)."""
+        """What was not done in time; "" while all is well (RFC 5321 §4.5.3.2). Asked at each tick of the clock.
+
+        Only a whole reply counts: a server that sends an octet now and then has no more time than a silent one.
+        """
         settings = self.desk.settings
+        replies = self.session.replies
+        if replies != self._replies:
+            self._replies = replies
+            self.active = self.desk.clock.tick
         if self.leaving:
             limit, what = _LEAVING_SECONDS, "no answer to QUIT"
         elif self.session.greeting is None:
@@ -166,6 +211,33 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def usable(self) -> bool:
         return not self._ended
+
+    @property
+    def lesson(self) -> Lesson | None:
+        """What the host turned out unable to do, where that ended the connection before it was of use."""
+        session = self.session
+        if session.failure is not None and session.failure[0] == 421:
+            return None
+        if session.tls or session.ended_in in ("STARTTLS", "HANDSHAKE"):
+            return Lesson.TLS
+        if session.ended_in == "EHLO" and session.failure is None and not self._given_up and self._manner.esmtp:
+            return Lesson.EHLO
+        return None
+
+    @property
+    def chokes(self) -> bool:
+        """Whether it ended in a way that a server has which offers PIPELINING and does not know how: within an
+        envelope, with replies missing or out of step."""
+        session = self.session
+        if not session.pipelining or session.ended_in not in ("MAIL", "RCPT", "DATA", "RSET"):
+            return False
+        return session.failure is None or session.failure[0] == 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the server broke the protocol, so that what it said in the last transaction may mean another one."""
+        failure = self.session.failure
+        return failure is not None and failure[0] == 0
 
     @property
     def ended(self) -> Reply:
@@ -186,6 +258,11 @@ class Connection(asyncio.BufferedProtocol):
         if flags & _CLOSE:
             self._finish()
             return
+        if flags & _STARTTLS:
+            self._fd = -1
+            self.transport.pause_reading()
+            self._securing = self.desk.loop.create_task(self._secure())
+            return
         if flags & _DONE:
             self._settle()
         if flags & _SEND:
@@ -194,6 +271,24 @@ class Connection(asyncio.BufferedProtocol):
             self.feed()
         elif flags & _READY:
             self.opened.set_result(None)
+
+    async def _secure(self) -> None:
+        """Shake hands, and begin the session anew."""
+        assert self._tls is not None  # the session says STARTTLS only with a context
+        name, seconds = server_name(self._target), self.desk.settings.connect_timeout
+        secured = await upgrade(self.transport, self, self._tls, name, seconds)
+        if isinstance(secured, TlsFailure):
+            self.tls_failure = secured
+            self.give_up(Reply(0, "4.7.5", f"{self.hop}: no TLS: {printable(secured.text)}"))
+        elif self._ended:
+            secured.abort()
+        else:
+            self.transport = secured
+            secured.set_write_buffer_limits(high=1)  # 0 would hold the stream back for ever
+            tls = secured.get_extra_info("ssl_object")
+            self.tls = f" tls={tls.version()} cipher={tls.cipher()[0]}"
+            self.active = self.desk.clock.tick
+            self._act(self.session.secured())
 
     def _settle(self) -> None:
         for result in self.session.take_results():
@@ -256,7 +351,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _send(self, data: bytes) -> None:
         transport = self.transport
-        if transport.get_write_buffer_size() == 0:
+        if self._fd >= 0 and transport.get_write_buffer_size() == 0:
             try:
                 sent = os.write(self._fd, data)
             except BlockingIOError:

@@ -22,6 +22,7 @@ from mta.config.settings import Delivery, Settings
 from mta.deliver.desk import Clock, Desk, Sink
 from mta.deliver.local import DiscardSink, Maildirs, MaildirSink
 from mta.deliver.maildir import MaildirWriter, system_syncfs
+from mta.deliver.manners import Manners
 from mta.deliver.pool import Pool
 from mta.deliver.report import Report
 from mta.deliver.work import Work
@@ -40,6 +41,7 @@ from mta.model import (
 )
 from mta.net.link import Link
 from mta.net.seats import Row
+from mta.net.tls import ClientTls
 from mta.observe.maillog import LOG_DELAY, MailLog
 
 _LAST_WORDS = 2.0  # seconds to get results and Bye into a full link
@@ -86,6 +88,8 @@ class Courier:
             report=self._report,
             random=random.Random(),
             clock=Clock(clock_step(settings.delivery)),
+            tls=ClientTls(settings.delivery.tls_authorities),
+            manners=Manners(loop.time),
         )
         self._maildirs = Maildirs(self._desk, MaildirWriter(settings.server.hostname, system_syncfs()))
         self._sites: dict[int, Site] = {}

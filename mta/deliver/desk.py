@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mta.config.settings import Delivery
+from mta.deliver.manners import SECONDS, Lesson, Manners
 from mta.deliver.report import Report
 from mta.model import Job, Reader, Resolver, Site
+from mta.net.tls import ClientTls
 
 READ_SIZE = 256 << 10
 
@@ -41,7 +43,14 @@ class Desk:
     report: Report
     random: random.Random
     clock: Clock
+    tls: ClientTls
+    manners: Manners
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
+
+    def learn(self, hop: str, lesson: Lesson, why: str) -> None:
+        """Do without what a host cannot do, for a time."""
+        self.manners.learn(hop, lesson)
+        self.report.learnt(hop, lesson.value, SECONDS[lesson], why)
 
 
 class Sink(Protocol):

@@ -9,13 +9,11 @@ last in, first out, so that the others run into the idle time-out.
 
 Invariants
 - Each job ends in exactly one result, or is put back in front of the queue once: when a connection that had
-  served before ended under it, before anything was said about it.
+  served before ended under it, before anything was said about it, or one that cannot do PIPELINING although its host
+  offers it.
+- What a server said in a transaction in which it broke the protocol fails nobody.
 - While jobs wait there is a connection, or an attempt to open one. When every host has failed and no
   connection is left, all that waits is deferred together: a dead site costs one attempt, not one a message.
-
-Hosts are tried in the order of preference, equals in random order (RFC 5321 §5.1). A bad greeting or EHLO
-counts like a failed connection; even a 5yz greeting only defers, for it is the host that is refused, not the
-message.
 """
 
 from __future__ import annotations
@@ -27,10 +25,12 @@ from collections.abc import Iterator, Sequence
 from mta import _fastparse
 from mta.deliver.connection import Connection
 from mta.deliver.desk import Desk
+from mta.deliver.manners import Lesson
+from mta.deliver.opener import Opener
 from mta.deliver.outcomes import all_delivered, outcomes_of, untouched
 from mta.deliver.work import Work
-from mta.model import Hop, Job, Outcome, Reply, Site, Status, StoreError
-from mta.net.dial import DialFailure, Target, connect, targets
+from mta.model import Job, Outcome, Reply, Site, Status, StoreError
+from mta.net.dial import DialFailure
 
 _HOT = 8  # waiting jobs for which one connection is in use
 _IDLE_PATIENCE = 0.005  # seconds that the oldest job waits before all idle connections are used
@@ -50,7 +50,7 @@ class Pool:
         self._waiting: deque[Work] = deque()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._shaking: set[Connection] = set()  # connected, but not yet ready
+        self._opener = Opener(desk, self)
         self._leaving: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._growth = 1
@@ -82,7 +82,7 @@ class Pool:
             yield work.job
 
     def sweep(self) -> None:
-        for connection in [*self._connections, *self._shaking, *self._leaving]:
+        for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
             late = connection.overdue()
             if late:
                 connection.give_up(Reply(0, "4.4.2", late))
@@ -93,7 +93,7 @@ class Pool:
 
     @property
     def unused(self) -> bool:
-        return not (self._waiting or self._connections or self._shaking or self._leaving or self._opening)
+        return not (self._waiting or self._connections or self._opener.shaking or self._leaving or self._opening)
 
     def stop(self) -> None:
         self._stopping = True
@@ -105,7 +105,7 @@ class Pool:
             self._dismiss(connection)
 
     def abandon(self) -> None:
-        for connection in [*self._connections, *self._shaking, *self._leaving]:
+        for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
             connection.give_up(_STOPPING)
 
     # ---- what connections ask and tell
@@ -132,19 +132,31 @@ class Pool:
         report = self._desk.report
         if all_delivered(result):
             code, text = result.finals[0] or (0, "")
-            report.delivered(work, connection.hop, f"{code} {text}")
+            report.delivered(work, connection.hop, f"{code} {text}", tls=connection.tls)
         elif untouched(result) and self._stopping:
             report.untried(work)
-        elif untouched(result) and not work.fresh and not work.again:
+        elif not work.again and self._deserves_another(connection, work, result):
             work.again = True
             self._waiting.appendleft(work)
             # Not from within: the other works of this connection are still to be settled.
             self._desk.loop.call_soon(self._dispatch)
+        elif _void(connection, result):
+            report.settled(work, [Outcome(Status.DEFERRED, connection.ended, connection.hop)], tls=connection.tls)
         else:
-            report.settled(work, outcomes_of(result, work.members, connection.hop, connection.ended))
+            outcomes = outcomes_of(result, work.members, connection.hop, connection.ended)
+            report.settled(work, outcomes, tls=connection.tls)
+
+    def _deserves_another(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> bool:
+        """Whether the connection is to be blamed, not the mail, so that another one may be asked at once."""
+        if not (untouched(result) or _void(connection, result)):
+            return False
+        if connection.chokes and (work.fresh or result.mail is not None):
+            self._desk.learn(connection.hop, Lesson.PIPELINING, str(connection.ended))
+            return True
+        return not work.fresh
 
     def closed(self, connection: Connection) -> None:
-        self._shaking.discard(connection)
+        self._opener.shaking.discard(connection)
         self._leaving.discard(connection)
         self._connections.discard(connection)
         if connection in self._idle:
@@ -214,50 +226,11 @@ class Pool:
         self._dispatch()
 
     async def _open_one(self) -> None:
-        """Try host after host until one is ready."""
-        failures: list[DialFailure] = []
-        for hop in self._ordered():
-            found = await targets(hop.host, self._site.port, self._desk.resolver)
-            if isinstance(found, DialFailure):
-                failures.append(found)
-                continue
-            for target in found:
-                connection = await self._try(target)
-                if isinstance(connection, Connection):
-                    self._welcome(connection)
-                    return
-                failures.append(connection)
-        self._all_failed(failures)
-
-    def _ordered(self) -> list[Hop]:
-        hops = list(self._site.hops)
-        self._desk.random.shuffle(hops)
-        return sorted(hops, key=lambda hop: hop.preference)
-
-    async def _try(self, target: Target) -> Connection | DialFailure:
-        desk = self._desk
-        sock = await connect(target, desk.settings.connect_timeout)
-        if isinstance(sock, DialFailure):
-            desk.report.count("connections_failed")
-            return sock
-        connection = Connection(desk, self, target, lmtp=self._site.kind == "lmtp")
-        try:
-            await desk.loop.create_connection(lambda: connection, sock=sock)
-        except OSError as error:  # it was connected, and is no more
-            sock.close()
-            return DialFailure(Reply(0, "4.4.2", f"{target}: connection lost: {error}"), False, str(target))
-        self._shaking.add(connection)
-        try:
-            refusal = await connection.opened
-        except asyncio.CancelledError:
-            connection.give_up(_STOPPING)
-            raise
-        self._shaking.discard(connection)
-        if refusal is None and connection.usable:
-            desk.report.count("connections_opened")
-            return connection
-        desk.report.count("connections_failed")
-        return DialFailure(refusal or connection.ended, False, connection.hop)
+        opened = await self._opener.open(self._site)
+        if isinstance(opened, Connection):
+            self._welcome(opened)
+        else:
+            self._all_failed(opened)
 
     def _welcome(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -275,6 +248,14 @@ class Pool:
         outcome = Outcome(status, last.reply, last.hop)
         while self._waiting:
             self._desk.report.settled(self._waiting.popleft(), [outcome])
+
+
+def _void(connection: Connection, result: _fastparse.TransactionResult) -> bool:
+    """Whether the replies of a transaction may belong to other commands than they seem to: nothing follows from them.
+
+    Behind the 354 they are in step again.
+    """
+    return connection.broken and not result.finals
 
 
 _NO_HOST = DialFailure(Reply(0, "5.4.4", "the site has no host"), True, "")

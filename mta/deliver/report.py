@@ -80,16 +80,24 @@ class Report:
     def count(self, name: str) -> None:
         self._counters[INDEX[name]] += 1
 
-    def delivered(self, work: Work, hop: str, status: str, *, dsn_handed_on: bool = False) -> None:
-        """All recipients have it. The queue manager hears more only where it has to tell a sender of it."""
+    def learnt(self, hop: str, lesson: str, seconds: float, why: str) -> None:
+        """A host cannot do what it offers."""
+        self.count("fallbacks")
+        self._maillog("-", "fallback", f"relay={hop} without={lesson} seconds={seconds:g} reason={quoted(why)}")
+
+    def delivered(self, work: Work, hop: str, status: str, *, tls: str = "", dsn_handed_on: bool = False) -> None:
+        """All recipients have it. The queue manager hears more only where it has to tell a sender of it.
+
+        `tls` is what the log says of the connection, a blank before it.
+        """
         if work.notify & NOTIFY_SUCCESS and not dsn_handed_on:
             code, _, text = status.partition(" ")
-            self.settled(work, (Outcome(Status.DELIVERED, reply_of(int(code), text), hop),))
+            self.settled(work, (Outcome(Status.DELIVERED, reply_of(int(code), text), hop),), tls=tls)
             return
         self.states[work.job.seat] = DELIVERED
-        self._add((work, hop, status))
+        self._add((work, hop + tls, status))
 
-    def settled(self, work: Work, outcomes: Sequence[Outcome]) -> None:
+    def settled(self, work: Work, outcomes: Sequence[Outcome], *, tls: str = "") -> None:
         """What became of the recipients; empty `recipients` of an outcome are all."""
         job = work.job
         self.states[job.seat] = _state_after(outcomes)
@@ -101,7 +109,7 @@ class Report:
             name = id_text(job.id)
             by_index = dict(zip(work.members, work.addresses, strict=True))
             for outcome in outcomes:
-                self._note(job.id, name, outcome, [by_index[i] for i in outcome.recipients or work.members])
+                self._note(job.id, name, outcome, [by_index[i] for i in outcome.recipients or work.members], tls)
         self._add(Result(job.slot, job.id, job.part, tuple(outcomes), job.seat))
 
     def untried(self, work: Work) -> None:
@@ -148,8 +156,8 @@ class Report:
         self._counters[_DONE] += len(work.addresses)
         return Result(job.slot, job.id, job.part, (), job.seat)
 
-    def _note(self, message_id: int, name: str, outcome: Outcome, addresses: Sequence[bytes]) -> None:
-        tail = _tail(message_id, outcome.hop, str(outcome.reply), time.time())
+    def _note(self, message_id: int, name: str, outcome: Outcome, addresses: Sequence[bytes], tls: str) -> None:
+        tail = _tail(message_id, outcome.hop and outcome.hop + tls, str(outcome.reply), time.time())
         event = _EVENTS[outcome.status]
         for address in addresses:
             self._maillog(name, event, f"to=<{printable(address)}>{tail}")

@@ -34,6 +34,7 @@ NAMES: Final = (
     "logins_refused",
     "delays_told",
     "successes_told",
+    "fallbacks",  # hosts that could not do what they offer
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

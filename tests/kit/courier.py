@@ -16,6 +16,7 @@ import uvloop
 from mta.config.settings import Delivery
 from mta.deliver.courier import clock_step
 from mta.deliver.desk import Clock, Desk, Sink
+from mta.deliver.manners import Manners
 from mta.deliver.report import Report
 from mta.model import (
     Envelope,
@@ -34,6 +35,7 @@ from mta.model import (
     Stored,
     StoreError,
 )
+from mta.net.tls import ClientTls
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
 from mta.spool.bodies import verify
@@ -130,9 +132,9 @@ class FakeResolver:
 class Rig:
     """A desk, its sinks, and the results they gave. Made inside a running loop."""
 
-    def __init__(self, log: Path, **settings: float) -> None:
+    def __init__(self, log: Path, **settings: Any) -> None:
         loop = asyncio.get_running_loop()
-        delivery = Delivery(**settings)  # type: ignore[arg-type]
+        delivery = Delivery(**settings)
         self.log = log / "mail.log"
         self.reader = FakeReader()
         self.resolver = FakeResolver()
@@ -156,6 +158,8 @@ class Rig:
             ),
             random=random.Random(1),
             clock=Clock(clock_step(delivery)),
+            tls=ClientTls(delivery.tls_authorities),
+            manners=Manners(loop.time),
         )
         self.sinks: list[Sink] = []
         self._sweep()

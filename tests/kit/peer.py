@@ -2,12 +2,14 @@
 
 `script` says what to answer: by verb ("greeting", "EHLO", "MAIL", "RCPT", "DATA", "." for the text, "QUIT"), octets, or
 a list of them of which the last one repeats, or a function of the line. CLOSE ends the connection instead of an
-answer, HANG never answers.
+answer, HANG never answers. With `tls` it begins the handshake behind its "220" to STARTTLS; from then on the script's
+"EHLO TLS" counts. A chunked text is answered by "BDAT", its last part by ".".
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -25,6 +27,8 @@ _GOOD: dict[str, Answer] = {
     "RCPT": b"250 2.1.5 ok\r\n",
     "DATA": b"354 go\r\n",
     ".": b"250 2.0.0 taken\r\n",
+    "BDAT": b"250 2.0.0 octets taken\r\n",
+    "STARTTLS": b"220 2.0.0 go\r\n",
     "RSET": b"250 2.0.0 ok\r\n",
     "QUIT": b"221 2.0.0 bye\r\n",
 }
@@ -37,6 +41,7 @@ class Message:
     recipients: list[str]
     text: bytes
     connection: int
+    tls: bool = False
 
 
 @dataclass
@@ -45,6 +50,8 @@ class Peer:
 
     script: dict[str, Answer] = field(default_factory=dict)
     lmtp: bool = False
+    tls: ssl.SSLContext | None = None
+    names: list[str | None] = field(default_factory=list)  # asked for by SNI
     messages: list[Message] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     connections: int = 0
@@ -80,7 +87,7 @@ class Peer:
         self._writers.add(writer)
         try:
             await self._session(reader, writer, self.connections)
-        except (ConnectionError, asyncio.IncompleteReadError, _Closed):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError, _Closed):
             pass
         finally:
             self.open -= 1
@@ -89,11 +96,21 @@ class Peer:
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         await self._say(writer, "greeting", "")
-        sender, recipients = "", list[str]()
+        sender, recipients, secured, chunks = "", list[str](), False, b""
         while True:
             line = (await reader.readuntil(b"\n")).decode("latin-1").rstrip("\r\n")
             self.heard.append(line)
-            verb = line[:4].upper()
+            verb = "STARTTLS" if line.upper() == "STARTTLS" else line[:4].upper()
+            if verb == "BDAT":
+                chunks += await reader.readexactly(int(line.split(" ")[1]))
+                if line.upper().endswith(" LAST"):
+                    self.messages.append(Message(sender, recipients, chunks, number, secured))
+                    chunks = b""
+                    for recipient in recipients if self.lmtp else [""]:
+                        await self._say(writer, ".", recipient)
+                    continue
+            if secured and verb + " TLS" in self.script:
+                verb += " TLS"
             answer = await self._say(writer, verb, line)
             if verb == "MAIL":
                 sender, recipients = line, []
@@ -101,9 +118,12 @@ class Peer:
                 recipients.append(line[len("RCPT TO:<") : -1])
             elif verb == "DATA" and answer.startswith(b"3"):
                 text = await _read_text(reader)
-                self.messages.append(Message(sender, recipients, text, number))
+                self.messages.append(Message(sender, recipients, text, number, secured))
                 for recipient in recipients if self.lmtp else [""]:
                     await self._say(writer, ".", recipient)
+            elif verb == "STARTTLS" and answer.startswith(b"220") and self.tls:
+                await writer.start_tls(self.tls)
+                secured = True
             elif verb == "QUIT":
                 return
 

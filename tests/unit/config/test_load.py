@@ -75,6 +75,14 @@ BAD = {
         "tls = 'starttls'\n[tls]\nkey = 'mta.toml'\ncertificate = 'none.pem'",
         "8: tls.certificate: none.pem cannot be read",
     ),
+    "authorities that are not there": (
+        "[delivery]\ntls_authorities = 'none.pem'",
+        "6: delivery.tls_authorities: none.pem cannot be read",
+    ),
+    "TLS wanted a little": (
+        "[delivery]\ntls = 'maybe'",
+        "6: delivery.tls: 'maybe' is not one of off, may, require; did you mean \"may\"?",
+    ),
     "logins at an mx": (
         "mechanisms = ['PLAIN']",
         '5: listener.mechanisms: means nothing with role "mx": nobody logs in there',

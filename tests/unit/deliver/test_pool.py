@@ -20,7 +20,7 @@ from tests.kit.peer import CLOSE, HANG, PLAIN_EHLO, Peer
 
 @asynccontextmanager
 async def rig(
-    tmp_path: Path, peer: Peer | None = None, *, site: Site | None = None, **settings: float
+    tmp_path: Path, peer: Peer | None = None, *, site: Site | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Rig, Pool]]:
     """A rig with one pool, by default to `peer`."""
     if peer is not None:
@@ -44,7 +44,7 @@ def closed_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def deliver(tmp_path: Path, peer: Peer, count: int = 1, **settings: float) -> tuple[list[Result], Rig]:
+def deliver(tmp_path: Path, peer: Peer, count: int = 1, **settings: Any) -> tuple[list[Result], Rig]:
     """So many messages to a peer, one recipient each."""
     kept: list[Any] = []
 
@@ -350,7 +350,7 @@ def test_equal_preferences_are_shuffled(tmp_path: Path) -> None:
     async def main() -> None:
         site = smtp_site((1, "a"), (1, "b"), (1, "c"), (0, "first"), (9, "last"), port=25)
         async with rig(tmp_path, site=site) as (_, pool):
-            orders = {tuple(h.host for h in pool._ordered()) for _ in range(200)}
+            orders = {tuple(h.host for h in pool._opener._ordered(pool._site)) for _ in range(200)}
             assert len(orders) == 6
             assert all(o[0] == "first" and o[-1] == "last" for o in orders)
 

@@ -1,0 +1,119 @@
+"""From a site to a connection that is ready for mail.
+
+Hosts are tried in the order of preference, equals in random order (RFC 5321 §5.1). A bad greeting or EHLO counts like a
+failed connection; even a 5yz greeting only defers, for it is the host that is refused, not the message.
+
+TLS is begun where the host offers it (RFC 3207), without asking who it is (RFC 7435). What a host turns out unable to
+do is noted (`mta.deliver.manners`), and it is called once more without. Where `[delivery] tls` requires TLS nothing is
+done without it: the next host is tried, and in the end the mail waits. A unix socket does not leave the machine, and is
+as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from mta.deliver.connection import Connection, Owner
+from mta.deliver.desk import Desk
+from mta.deliver.manners import Lesson, Manner
+from mta.model import Hop, Reply, Site
+from mta.net.dial import DialFailure, Target, connect, targets
+from mta.observe.maillog import printable
+
+_STOPPING = Reply(0, "4.3.2", "this server is stopping")
+
+
+class Opener:
+    """Opens the connections of one pool. `shaking` are those that are connected, but not yet ready."""
+
+    def __init__(self, desk: Desk, owner: Owner) -> None:
+        self._desk = desk
+        self._owner = owner
+        self.shaking: set[Connection] = set()
+
+    async def open(self, site: Site) -> Connection | list[DialFailure]:
+        """Try host after host until one is ready."""
+        failures: list[DialFailure] = []
+        for hop in self._ordered(site):
+            found = await targets(hop.host, site.port, self._desk.resolver)
+            if isinstance(found, DialFailure):
+                failures.append(found)
+                continue
+            for target in found:
+                connection = await self._try(target, lmtp=site.kind == "lmtp")
+                if isinstance(connection, Connection):
+                    return connection
+                failures.append(connection)
+        return failures
+
+    def _ordered(self, site: Site) -> list[Hop]:
+        hops = list(site.hops)
+        self._desk.random.shuffle(hops)
+        return sorted(hops, key=lambda hop: hop.preference)
+
+    async def _try(self, target: Target, *, lmtp: bool) -> Connection | DialFailure:
+        """Call a host; again, where it may be able to do with less."""
+        while True:
+            manner = self._desk.manners.of(str(target))
+            called = await self._call(target, manner, lmtp=lmtp)
+            if isinstance(called, DialFailure):
+                return called
+            if called.usable:
+                self._desk.report.count("connections_opened")
+                return called
+            self._desk.report.count("connections_failed")
+            if not self._learns(called, manner):
+                return DialFailure(called.ended, False, called.hop)
+
+    async def _call(self, target: Target, manner: Manner, *, lmtp: bool) -> Connection | DialFailure:
+        """A connection that is ready or has ended."""
+        desk = self._desk
+        sock = await connect(target, desk.settings.connect_timeout)
+        if isinstance(sock, DialFailure):
+            desk.report.count("connections_failed")
+            return sock
+        connection = Connection(desk, self._owner, target, lmtp=lmtp, tls=self._tls(target, manner), manner=manner)
+        try:
+            await desk.loop.create_connection(lambda: connection, sock=sock)
+        except OSError as error:  # it was connected, and is no more
+            sock.close()
+            desk.report.count("connections_failed")
+            return DialFailure(Reply(0, "4.4.2", f"{target}: connection lost: {error}"), False, str(target))
+        self.shaking.add(connection)
+        try:
+            refusal = await connection.opened
+        except asyncio.CancelledError:
+            connection.give_up(_STOPPING)
+            raise
+        self.shaking.discard(connection)
+        if refusal is None and connection.usable:
+            lacking = self._lacking(target, connection)
+            if lacking is not None:
+                connection.give_up(lacking)
+        return connection
+
+    @property
+    def _required(self) -> bool:
+        return self._desk.settings.tls == "require"
+
+    def _tls(self, target: Target, manner: Manner) -> ssl.SSLContext | None:
+        if not target.port or self._desk.settings.tls == "off" or not (manner.starttls or self._required):
+            return None
+        return self._desk.tls.context(verified=False)
+
+    def _lacking(self, target: Target, connection: Connection) -> Reply | None:
+        """Why a connection that is ready must not be used."""
+        if not target.port or not self._required or connection.session.tls:
+            return None
+        refusal = connection.session.tls_refusal
+        why = f"STARTTLS was answered {refusal[0]} {refusal[1]}" if refusal else "it does not offer STARTTLS"
+        return Reply(0, "4.7.4", f"{connection.hop}: TLS is required, and {printable(why)}")
+
+    def _learns(self, connection: Connection, manner: Manner) -> bool:
+        """Whether the host is to be called again, in another manner."""
+        lesson = connection.lesson
+        if lesson is None or (lesson is Lesson.TLS and (self._required or not manner.starttls)):
+            return False
+        self._desk.learn(connection.hop, lesson, str(connection.ended))
+        return True

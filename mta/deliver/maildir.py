@@ -208,7 +208,10 @@ def make_maildir(base: str) -> list[str]:
 
 
 def write_text(fd: int, head: bytes, stored: Stored) -> int:
-    """Write headers and text with LF line ends; the octets written."""
+    """Write headers and text with LF line ends, a binary one as it is (RFC 3030 §3); the octets written."""
+    options = stored.envelope.options
+    if options is not None and options.binary:
+        return _write_all(fd, head) + sum(_write_all(fd, chunk) for chunk in _chunks(stored))
     if not stored.path:
         return _write_all(fd, head + stored.content.replace(b"\r\n", b"\n"))
     size = _write_all(fd, head)
@@ -223,6 +226,8 @@ def write_text(fd: int, head: bytes, stored: Stored) -> int:
 def _chunks(stored: Stored) -> Iterator[bytes]:
     yield stored.content
     left = stored.size - len(stored.content)
+    if not stored.path:
+        return
     with open(stored.path, "rb", buffering=0) as file:
         file.seek(stored.offset)
         while left:

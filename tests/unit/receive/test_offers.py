@@ -10,7 +10,7 @@ from mta._fastparse import EXTENSIONS
 from mta.config.settings import Listener
 from mta.receive.offers import offers
 
-BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN"}
+BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME"}
 
 
 def offered(**settings: Any) -> set[str]:
@@ -31,3 +31,7 @@ def test_each_can_be_taken_away(name: str) -> None:
 
 def test_all_can_be_taken_away() -> None:
     assert offered(role="submission", tls="implicit", without=tuple(EXTENSIONS)) == set()
+
+
+def test_binary_texts_come_in_chunks_only() -> None:
+    assert offered(without=("CHUNKING",)) == BASE - {"CHUNKING", "BINARYMIME"}

@@ -113,8 +113,8 @@ class ServerSession:
 
         While parked nothing is raised yet: the reply and CLOSE follow the reply to the message in resume().
         """
-    def secured(self) -> None:
-        """The handshake is done: forget HELO and transaction (RFC 3207 §4.2)."""
+    def secured(self, config: ServerConfig | None = None) -> None:
+        """The handshake is done: forget HELO and transaction (RFC 3207 §4.2); go on with this configuration."""
     def take_output(self) -> bytes: ...
     def take_body(self) -> bytes:
         """Octets of the text so far; each is given once.

@@ -929,9 +929,11 @@ cdef class ServerSession:
             self.end(reply)
         return self.raised()
 
-    def secured(self):
+    def secured(self, ServerConfig config=None):
         self.enter()
         self.busy = False
+        if config is not None:
+            self.config = config
         self.reset()
         self._helo = b""
         self._esmtp = False

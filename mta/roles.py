@@ -17,6 +17,7 @@ from mta.config.settings import Address, Settings
 from mta.control.server import serve_control
 from mta.deliver import role as courier
 from mta.listeners import Sockets
+from mta.net.certificates import CertificateError, CertificateStore, listener_policy
 from mta.net.link import socket_pair
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
@@ -26,7 +27,6 @@ from mta.premises import EX_TEMPFAIL, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
 from mta.receive import role as receiver
-from mta.receive.listener import tls_context
 
 _QUEUE_WORKER = 0
 
@@ -71,11 +71,12 @@ def _open_all(settings: Settings) -> str:
         MailLog(settings.log.path)
     except OSError as error:
         return f"[log] path: cannot open {settings.log.path}: {error.strerror}"
-    if any(listener.tls != "off" for listener in settings.listener):
+    secure = [listener for listener in settings.listener if listener.tls != "off"]
+    if secure:
         try:
-            tls_context(settings.tls)
-        except OSError as error:  # ssl.SSLError is one
-            return f"[tls]: {settings.tls.certificate} with {settings.tls.key} cannot be used: {error}"
+            CertificateStore(settings.tls, map(listener_policy, secure), 0.0)
+        except CertificateError as error:
+            return f"[tls]: {error}"
     if not settings.auth:
         return ""
     from mta.policy.users import backends  # late: a server without users has no use for what comes with it

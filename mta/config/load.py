@@ -209,6 +209,8 @@ class _Loader:
                 seen.add(address)
             if listener.tls != "off" and tls is not None:
                 self._check_certificate(tls, n)
+            if listener.client_certificates != "off" and tls is not None:
+                self._check_client_certificates(listener, tls, n)
             for name, text in auth.listener_problems(listener, users=users):
                 self.say(("listener", n, name), text)
 
@@ -219,6 +221,17 @@ class _Loader:
                 self.say(("listener", listener, "tls"), f"needs [tls] {name}")
             else:
                 self._check_readable(("tls", name), file)
+        for n, pair in enumerate(tls.certificates):
+            self._check_readable(("tls", "certificates", n, "certificate"), pair.certificate)
+            self._check_readable(("tls", "certificates", n, "key"), pair.key)
+
+    def _check_client_certificates(self, listener: Listener, tls: Tls, n: int) -> None:
+        if listener.tls == "off":
+            self.say(("listener", n, "client_certificates"), 'means nothing with tls = "off"')
+        elif tls.client_ca is None:
+            self.say(("listener", n, "client_certificates"), "needs [tls] client_ca")
+        else:
+            self._check_readable(("tls", "client_ca"), tls.client_ca)
 
     def _check_auth(self, auths: Sequence[Auth | None]) -> None:
         for n, settings in enumerate(auths):

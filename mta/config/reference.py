@@ -53,7 +53,13 @@ def _section(name: str, hint: Any) -> str:
     ]
     hints = typing.get_type_hints(kind)
     lines += [_row(field, hints[field.name]) for field in dataclasses.fields(kind)]
-    return "\n".join(lines) + "\n"
+    below = [_section(f"{name}.{inner}", hint) for inner, hint in hints.items() if _is_tables(hint)]
+    return "\n".join(lines) + "\n" + "".join(below)
+
+
+def _is_tables(hint: Any) -> bool:
+    kind = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+    return dataclasses.is_dataclass(kind) and kind not in _TYPES
 
 
 def _row(field: dataclasses.Field[Any], hint: Any) -> str:
@@ -66,6 +72,8 @@ def _type(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return " or ".join(f'"{a}"' for a in arguments)
+    if _is_tables(hint):
+        return "tables"
     if origin is tuple:
         return f"{_type(arguments[0])} or list"
     if origin is types.UnionType and type(None) in arguments:

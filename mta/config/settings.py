@@ -82,14 +82,33 @@ class Listener:
         " not known then.",
         (),
     )
+    client_certificates: Literal["off", "ask", "require"] = key(
+        "Whether clients are asked for a certificate, to log in with it by EXTERNAL; one that [tls] client_ca does not"
+        " vouch for ends the connection.",
+        "off",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPair:
+    """[[tls.certificates]]: a further certificate; the names in it say which clients see it (SNI)."""
+
+    certificate: Path = key("PEM file with the certificate chain.")
+    key: Path = key("PEM file with the private key.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """[tls]: the certificate of listeners."""
+    """[tls]: the certificates of listeners; changed files are taken into use within seconds."""
 
-    certificate: Path | None = key("PEM file with the certificate chain.", None)
-    key: Path | None = key("PEM file with the private key.", None)
+    certificate: Path | None = key("PEM file with the certificate chain; for clients that ask for no known name.", None)
+    certificates: tuple[KeyPair, ...] = key(
+        "Further ones: for other names, or with another type of key for the same name.", ()
+    )
+    client_ca: Path | None = key(
+        "PEM file with the certificates that vouch for those of clients; a client's own may be among them.", None
+    )
+    key: Path | None = key("PEM file with the private key.", None)  # last, as it hides the function
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +194,7 @@ class Limits:
     greeting_timeout: Seconds = key("Wait for the first command.", Seconds(300.0), low=0.1)
     command_timeout: Seconds = key("Wait for the next command.", Seconds(300.0), low=0.1)
     data_timeout: Seconds = key("Wait for the next part of a text.", Seconds(180.0), low=0.1)
+    handshake_timeout: Seconds = key("A TLS handshake must be done in this time.", Seconds(30.0), low=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,10 +39,16 @@ class Tracer:
         who = helo.translate(_HELO) or b"unknown"
         return b"Received: from " + who + f" ([{literal}])".encode("ascii") + self._by + protocol + b" id "
 
-    def received(self, origin: bytes, message_id: str, recipient: bytes, second: int) -> bytes:
-        """`recipient` is named only when it is the only one: others must not learn of each other."""
+    def received(self, origin: bytes, message_id: str, recipient: bytes, second: int, tls: bytes = b"") -> bytes:
+        """`recipient` is named only when it is the only one: others must not learn of each other. `tls` is a clause."""
         if second != self._second:
             self._second = second
-            self._date = b"\r\n\t" + date_text(second).encode("ascii") + b"\r\n"
-        target = b"\r\n\tfor <" + recipient + b">;" if recipient else b";"
-        return origin + message_id.encode("ascii") + target + self._date
+            self._date = b";\r\n\t" + date_text(second).encode("ascii") + b"\r\n"
+        target = b"\r\n\tfor <" + recipient + b">" if recipient else b""
+        return origin + message_id.encode("ascii") + target + tls + self._date
+
+
+def tls_clause(version: str, cipher: str, server_name: str) -> bytes:
+    """How the text came under TLS (RFC 8314 §4.3): the suite by its name in IANA's registry."""
+    asked = f" sni={server_name}" if server_name else ""
+    return f"\r\n\ttls {cipher} ({version}{asked})".encode("ascii")

@@ -35,6 +35,9 @@ NAMES: Final = (
     "delays_told",
     "successes_told",
     "fallbacks",  # hosts that could not do what they offer
+    "tls_handshakes",
+    "tls_resumed",  # of those
+    "tls_failures",
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

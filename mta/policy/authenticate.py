@@ -28,6 +28,7 @@ from mta.policy.users.accounts import (
     Account,
     AccountSource,
     BackEnd,
+    CertificateSource,
     Closable,
     PasswordJudge,
     TokenJudge,
@@ -51,6 +52,7 @@ from mta.protocol.sasl.steps import (
     Step,
 )
 from mta.protocol.sasl.verifier import DIGESTS, ITERATIONS, SALT_LENGTH, Verifier
+from mta.protocol.x509 import ClientCertificate
 
 WRONG = b"535 5.7.8 user name or password is wrong, or this login is not permitted\r\n"
 MALFORMED = b"501 5.5.2 this is no message of the chosen mechanism\r\n"
@@ -130,10 +132,14 @@ class Authenticator:
         return tuple(offered)
 
     def begin(
-        self, mechanism: str, tls: ChannelBindings | None, client: str, certificate: Sequence[str] = ()
+        self,
+        mechanism: str,
+        tls: ChannelBindings | None,
+        client: str,
+        certificate: ClientCertificate | None = None,
     ) -> Exchange | None:
-        """An exchange; None for a mechanism that is not offered. `certificate` are the names in the client's own."""
-        if mechanism not in self.mechanisms(bindings=bool(tls), certificate=bool(certificate)):
+        """An exchange; None for a mechanism that is not offered."""
+        if mechanism not in self.mechanisms(bindings=bool(tls), certificate=certificate is not None):
             return None
         return Exchange(self, self._make(mechanism, tls), client, certificate)
 
@@ -211,17 +217,30 @@ class Authenticator:
             return User(name)
         return None if account.disabled else account.user
 
+    async def holder(self, fingerprint: str) -> Account | None:
+        """The user whose certificate has this SHA-256."""
+        for source in self.sources:
+            if isinstance(source, CertificateSource):
+                account = await source.holder(fingerprint)
+                if account is not None:
+                    return account
+        return None
+
+    async def certified(self, name: str) -> User | None:
+        """Who issues certificates does not make users where users are kept."""
+        return None if self.sources and await self.find(name) is None else await self.named(name)
+
 
 class Exchange:
     """One AUTH command, from its first message to the verdict."""
 
     def __init__(
-        self, owner: Authenticator, mechanism: ServerMechanism, client: str, certificate: Sequence[str]
+        self, owner: Authenticator, mechanism: ServerMechanism, client: str, certificate: ClientCertificate | None
     ) -> None:
         self._owner = owner
         self._mechanism = mechanism
         self._client = client
-        self._certificate = [folded(name) for name in certificate]
+        self._certificate = certificate
         self._begun = False
         self._user = ""
 
@@ -292,9 +311,17 @@ class Exchange:
         return self._mechanism.reject()
 
     async def _external(self, wanted: str) -> Answer:
-        """The certificate was verified by TLS; here it only has to name the user."""
-        names = self._certificate
-        self._user = wanted or (names[0] if names else "")
-        if self._user not in names:
-            return Denied(WRONG, self._user, "the certificate does not name this user")
-        return self._verdict(await self._owner.named(self._user))
+        """RFC 4422 appendix A: the certificate, which TLS has verified, says who the client may be.
+
+        That is the user in whose line its fingerprint is, or whose name it holds. A refusal counts against the names in
+        the certificate: nobody is to be shut out by what strangers want to be.
+        """
+        assert self._certificate is not None  # else EXTERNAL is not offered
+        names = [folded(name) for name in self._certificate.names]
+        self._user = names[0] if names else ""
+        holder = await self._owner.holder(self._certificate.fingerprint)
+        allowed = [holder.name, *names] if holder is not None else names
+        if not allowed or wanted not in ("", *allowed):
+            return Denied(WRONG, self._user, f"the certificate does not name the user {wanted!r}")
+        self._user = wanted or allowed[0]
+        return self._verdict(await self._owner.certified(self._user))

@@ -229,9 +229,12 @@ class ServerSession:
             self._farewell, self._kept = reply, b""
         return self._raised()
 
-    def secured(self) -> None:
+    def secured(self, config: ServerConfig | None = None) -> None:
         self._enter()
         self._busy = False
+        if config is not None:
+            self.config = config
+            self._line = _LineReader(config.line)
         self.reset()
         self.helo = b""
         self.esmtp = False

@@ -17,11 +17,11 @@ from mta.config.settings import Listener
 from mta.observe.maillog import printable
 from mta.policy.authenticate import UNAVAILABLE, UNKNOWN_MECHANISM, Answer, Authenticator, Denied, Exchange, Granted
 from mta.policy.submission import LoggedIn
-from mta.protocol.sasl.scram import ChannelBindings
 from mta.protocol.sasl.steps import Challenge
 
 if TYPE_CHECKING:
     from mta.receive.connection import Connection
+    from mta.receive.tls import TlsShell
 
 _WELCOME = b"235 2.7.0 You are logged in\r\n"
 
@@ -33,21 +33,27 @@ class Logins:
         self,
         authenticator: Authenticator,
         listener: Listener,
-        bindings: ChannelBindings,
         *,
         note: Callable[[str, str], None],
         count: Callable[[str], None],
     ) -> None:
         self._authenticator = authenticator
-        self._bindings = bindings
         self._note = note
         self._count = count
         self._steps: set[asyncio.Task[None]] = set()
-        wanted = frozenset(listener.mechanisms)
-        under_tls = authenticator.mechanisms(bindings=bool(bindings)) if listener.tls != "off" else ()
-        plain = authenticator.mechanisms() if listener.auth_without_tls else ()
-        self.under_tls = tuple(name for name in under_tls if not wanted or name in wanted)
-        self.plain = tuple(name for name in plain if not wanted or name in wanted)
+        self._wanted = frozenset(listener.mechanisms)
+        self._tls = listener.tls != "off"
+        self.plain = self._filtered(authenticator.mechanisms()) if listener.auth_without_tls else ()
+
+    def offered(self, tls: TlsShell | None) -> tuple[str, ...]:
+        """The mechanisms behind this handshake; None: behind one that nothing is known of yet."""
+        if not self._tls:
+            return ()
+        bound, known = (tls.can_bind, tls.peer() is not None) if tls is not None else (False, False)
+        return self._filtered(self._authenticator.mechanisms(bindings=bound, certificate=known))
+
+    def _filtered(self, mechanisms: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in mechanisms if not self._wanted or name in self._wanted)
 
     def step(self, connection: Connection) -> None:
         """The session has raised AUTH."""
@@ -59,10 +65,14 @@ class Logins:
         task.add_done_callback(self._steps.discard)
 
     def _begin(self, connection: Connection, mechanism: str) -> Exchange | None:
-        tls = connection.session.tls
-        if mechanism not in (self.under_tls if tls else self.plain):
+        tls = connection.tls
+        offered = self.plain if tls is None else self.offered(tls)
+        if mechanism not in offered:
             return None
-        return self._authenticator.begin(mechanism, self._bindings if tls else None, connection.client)
+        # A client that saw no -PLUS says so; that must not look like somebody's work in between (RFC 5802 §6).
+        bindings = tls.bindings() if tls is not None and any(name.endswith("-PLUS") for name in offered) else None
+        peer = tls.peer() if tls is not None else None
+        return self._authenticator.begin(mechanism, bindings, connection.client, peer)
 
     async def _step(self, connection: Connection, response: bytes | None) -> None:
         assert connection.login is not None  # the session raises no response before an AUTH

@@ -3,7 +3,8 @@
 Invariants
 - All connections of a process read into one buffer: the session copies what it must keep before it returns.
 - Octets leave in order: directly by `os.write` on a plain socket while nothing waits in the transport, through the
-  transport from the first partial write on until it is empty again, and always under TLS.
+  transport from the first partial write on until it is empty again, and always under TLS, whose shell is the transport
+  then.
 - A message is answered only from `answer`, which the intake calls when the store has spoken.
 - Reading is not paused while a message is being committed, for that costs two system calls a message; it is paused
   as soon as the client sends something meanwhile.
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from mta import _fastparse
 from mta.model import Body, MessageId, StoreError
+from mta.receive.tls import TlsShell
 
 if TYPE_CHECKING:
     from mta.policy.authenticate import Exchange
@@ -35,9 +37,9 @@ class Connection(asyncio.BufferedProtocol):
     """A client.
 
     `active` is the tick in which it last sent something, `large` the file of a large text that arrives and
-    `large_id` the id it was begun under, `failed` why that file could not be written,
-    `lost` that it is gone, `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name and the
-    beginning of the trace header that was made of it.
+    `large_id` the id it was begun under, `failed` why that file could not be written, `tls` the shell of a connection
+    under TLS, `lost` that it is gone, `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name,
+    whether it was EHLO, the beginning of the trace header that was made of it, and the header's clause about TLS.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Connection(asyncio.BufferedProtocol):
         "origin",
         "session",
         "submission",
+        "tls",
         "transport",
     )
 
@@ -69,10 +72,11 @@ class Connection(asyncio.BufferedProtocol):
         self.submission = endpoint.submission
         self.large: Body | None = None
         self.large_id = MessageId(0)
-        self.origin: tuple[bytes, bool, bytes] | None = None
+        self.origin: tuple[bytes, bool, bytes, bytes] | None = None
         self.failed: StoreError | None = None
         self.login: tuple[str, Exchange | None] | None = None
         self.lost = False
+        self.tls: TlsShell | None = None
         self.active = endpoint.clock.tick
 
     # ---- called by the event loop
@@ -82,16 +86,14 @@ class Connection(asyncio.BufferedProtocol):
         endpoint = self._endpoint
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if peer else ""
-        if endpoint.implicit_tls:
-            self._direct = False
-        else:
-            self._fd = transport.get_extra_info("socket").fileno()
-            self._direct = True
+        self._fd = transport.get_extra_info("socket").fileno()
+        self._direct = True
         self.session = _fastparse.ServerSession(endpoint.config, endpoint.judge_for(self.client))
-        if endpoint.implicit_tls:
-            self.session.secured()
         endpoint.opened(self)
-        self._act(self.session.greet())
+        if endpoint.implicit_tls:
+            self._begin_tls()
+        else:
+            self._act(self.session.greet())
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._endpoint.buffer
@@ -121,6 +123,17 @@ class Connection(asyncio.BufferedProtocol):
         self._forget_large()
         self._endpoint.closed(self)
 
+    # ---- called by the shell of TLS
+
+    def secured(self) -> None:
+        """The handshake is done: what was known of the client is forgotten (RFC 3207 §4.2)."""
+        assert self.tls is not None
+        self.session.secured(self._endpoint.config_under(self.tls))
+        self.origin = None
+        self.active = self._endpoint.clock.tick
+        if self._endpoint.implicit_tls:
+            self._act(self.session.greet())
+
     # ---- called by the intake and the listener
 
     def answer(self, reply: bytes) -> None:
@@ -144,8 +157,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def hang_up(self, reply: bytes) -> None:
         """End the session from our side: time-out or shutdown."""
-        if not self.transport.is_closing():
+        if self.shakes_hands:
+            assert self.tls is not None
+            self.tls.give_up()
+        elif not self.transport.is_closing():
             self._act(self.session.close(reply))
+
+    @property
+    def shakes_hands(self) -> bool:
+        """Whether a TLS handshake goes on."""
+        return self.tls is not None and not self.tls.established
 
     # ---- inside
 
@@ -201,7 +222,10 @@ class Connection(asyncio.BufferedProtocol):
             self.large = None
 
     def _begin_tls(self) -> None:
-        # Reading stops before the 220 can reach the client: no octet of the handshake may be taken for a command.
+        endpoint = self._endpoint
+        assert endpoint.tls is not None  # the configuration was checked
         self._direct = False
-        self.transport.pause_reading()
-        self._endpoint.upgrade(self)
+        self.active = endpoint.clock.tick  # and stays so: the handshake has a deadline
+        tcp = self.transport
+        self.transport = self.tls = TlsShell(self, tcp, endpoint.tls, endpoint.buffer)
+        tcp.set_protocol(self.tls)

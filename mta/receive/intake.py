@@ -141,9 +141,15 @@ class MessageIntake:
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
             protocol = _protocol(session.esmtp, session.tls, bool(session.user))
-            origin = connection.origin = helo, session.esmtp, self._tracer.origin(helo, connection.client, protocol)
+            head = self._tracer.origin(helo, connection.client, protocol)
+            origin = connection.origin = (
+                helo,
+                session.esmtp,
+                head,
+                b"" if connection.tls is None else connection.tls.clause,
+            )
         only = recipients[0] if len(recipients) == 1 else b""
-        head = self._tracer.received(origin[2], text, only, now // 1_000_000_000)
+        head = self._tracer.received(origin[2], text, only, now // 1_000_000_000, origin[3])
         envelope = Envelope(
             sender=session.sender,
             recipients=tuple([Recipient(r) for r in recipients]) if asked is None else recipients_of(recipients, asked),
@@ -199,18 +205,19 @@ class MessageIntake:
     def _note(self, batch: Sequence[tuple[Connection, Draft, str]], arrivals: Sequence[Arrival]) -> None:
         octets = 0
         log = self._maillog
-        for (_, draft, text), arrival in zip(batch, arrivals, strict=True):
+        for (connection, draft, text), arrival in zip(batch, arrivals, strict=True):
             envelope = draft.envelope
             octets += arrival.size
             options = envelope.options
             user = f" user={printable(options.user)}" if options is not None and options.user else ""
+            tls = f" {connection.tls.summary}" if connection.tls is not None else ""
             # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
             log(
                 text,
                 "received",
                 f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
                 f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
-                f" size={arrival.size}{user}",
+                f" size={arrival.size}{user}{tls}",
             )
         counters = self._counters
         counters[_COMMITS] += 1

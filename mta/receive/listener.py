@@ -1,30 +1,26 @@
-"""What the connections of one listener share: session configuration, relay rule, TLS context, receive buffer."""
+"""What the connections of one listener share: session configurations, relay rule, TLS, receive buffer."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mta import _fastparse
-from mta.config.settings import Domain, Limits, Listener, Tls
+from mta.config.settings import Domain, Limits, Listener
 from mta.model import Body, MessageId, StoreError, id_text
 from mta.policy.relay import Judge, RelayControl
 from mta.policy.submission import Submission, Unfit
-from mta.protocol.sasl.binding import server_end_point
 from mta.receive.offers import offers
 
 if TYPE_CHECKING:
     from mta.receive.auth import Logins
     from mta.receive.connection import Connection
     from mta.receive.intake import MessageIntake
+    from mta.receive.tls import TlsShell, TlsSide
 
 READ_SIZE = 256 << 10
-_HANDSHAKE_SECONDS = 30.0
-_BEGIN = "-----BEGIN CERTIFICATE-----"
-_END = "-----END CERTIFICATE-----"
 
 
 class Clock:
@@ -34,28 +30,6 @@ class Clock:
 
     def __init__(self) -> None:
         self.tick = 0
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """The server side context; made after the fork, as OpenSSL state must not be shared between processes."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.certificate is None:
-        raise ValueError("a listener with TLS needs [tls] certificate")
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
-
-
-def channel_bindings(tls: Tls) -> dict[str, bytes]:
-    """What a login can be bound to under this certificate (RFC 5929)."""
-    if tls.certificate is None:
-        return {}
-    text = tls.certificate.read_text("ascii", "replace")
-    start, end = text.find(_BEGIN), text.find(_END)
-    if start < 0 or end < start:
-        return {}
-    binding = server_end_point(ssl.PEM_cert_to_DER_cert(text[start : end + len(_END)]))
-    return {"tls-server-end-point": binding} if binding is not None else {}
 
 
 class Endpoint:
@@ -69,7 +43,7 @@ class Endpoint:
         hostname: str,
         chunk: int,
         relay: RelayControl,
-        tls: ssl.SSLContext | None,
+        tls: TlsSide | None,
         intake: MessageIntake,
         connections: set[Connection],
         clock: Clock,
@@ -82,8 +56,10 @@ class Endpoint:
         self.tls = tls
         self.clock = clock
         self.buffer = buffer
+        self._refuse_mail = b""
         self.submission = Submission(hostname, domains) if listener.role == "submission" else None
-        self.config = _fastparse.ServerConfig(
+        self._make_config = partial(
+            _fastparse.ServerConfig,
             hostname=hostname.encode("ascii"),
             message_size=limits.message_size,
             recipients=limits.recipients,
@@ -91,11 +67,12 @@ class Endpoint:
             chunk=chunk,
             starttls=listener.tls == "starttls",
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
-            mechanisms_tls=b"" if logins is None else " ".join(logins.under_tls).encode("ascii"),
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
             offers=offers(listener),
         )
         self._logins = logins
+        self._configs: dict[tuple[str, ...], _fastparse.ServerConfig] = {}  # by what is offered under TLS
+        self.config = self._config_for(logins.offered(None) if logins is not None else ())
         self._relay = relay
         self._intake = intake
         self._connections = connections
@@ -105,6 +82,18 @@ class Endpoint:
         if self._logins is not None:
             return self._relay.judge_trusted  # who is not logged in does not get beyond MAIL
         return self._relay.judge_for(client, self.role)
+
+    def config_under(self, tls: TlsShell) -> _fastparse.ServerConfig:
+        """The session's configuration behind this handshake, which says what ways to log in there are."""
+        return self.config if self._logins is None else self._config_for(self._logins.offered(tls))
+
+    def _config_for(self, mechanisms: tuple[str, ...]) -> _fastparse.ServerConfig:
+        config = self._configs.get(mechanisms)
+        if config is None:
+            offered = " ".join(mechanisms).encode("ascii")
+            config = self._configs[mechanisms] = self._make_config(mechanisms_tls=offered)
+            config.refuse_mail = self._refuse_mail
+        return config
 
     def opened(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -130,32 +119,9 @@ class Endpoint:
 
     def refuse_mail(self, error: StoreError | None) -> None:
         """MAIL is answered with this while the store cannot take any."""
-        self.config.refuse_mail = b"" if error is None else refusal(error)
-
-    def upgrade(self, connection: Connection) -> None:
-        """STARTTLS: hand the socket to TLS; what was known of the client is forgotten when that is done."""
-        asyncio.get_running_loop().create_task(self._handshake(connection))
-
-    async def _handshake(self, connection: Connection) -> None:
-        assert self.tls is not None  # the session offers STARTTLS only with a context
-        try:
-            transport = await asyncio.get_running_loop().start_tls(
-                connection.transport,
-                connection,
-                self.tls,
-                server_side=True,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS,
-            )
-        except (OSError, EOFError, TimeoutError):  # ssl.SSLError is an OSError
-            self._intake.count("protocol_errors")
-            connection.transport.abort()
-            return
-        if transport is None:
-            connection.transport.abort()
-            return
-        connection.transport = transport
-        connection.session.secured()
-        connection.origin = None
+        self._refuse_mail = b"" if error is None else refusal(error)
+        for config in self._configs.values():
+            config.refuse_mail = self._refuse_mail
 
 
 def refusal(error: StoreError) -> bytes:

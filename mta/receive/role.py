@@ -13,6 +13,8 @@ import asyncio
 import os
 import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,20 +24,23 @@ import uvloop
 
 from mta.config.settings import Limits, Listener, Settings
 from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
+from mta.net.certificates import CertificateStore, listener_policy
 from mta.net.link import Link
 from mta.observe.counters import INDEX
-from mta.observe.maillog import LOG_DELAY, MailLog
+from mta.observe.maillog import LOG_DELAY, MailLog, printable
 from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
-from mta.receive.listener import READ_SIZE, Clock, Endpoint, channel_bindings, tls_context
+from mta.receive.listener import READ_SIZE, Clock, Endpoint
+from mta.receive.tls import CIPHERTEXT, TlsSide
 from mta.spool.writer import LogWriter
 
 if TYPE_CHECKING:
     from mta.policy.authenticate import Authenticator
     from mta.receive.auth import Logins
 
+_CERTIFICATES_EVERY = 2  # seconds between looks at the files; a change counts when it was seen twice
 _TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
 _STOPPING = b"421 4.3.2 this server is stopping, try again later\r\n"
 
@@ -98,14 +103,17 @@ class Receiver:
         )
         self._writer = LogWriter(settings.spool, settings.server.state_dir, start.worker, loop, self._intake.committed)
         self._intake.attach(self._writer, IdSource(start.worker, self._writer.floor))
+        self._certificates: CertificateStore | None = None
         self._endpoints = self._make_endpoints()
 
     def _make_endpoints(self) -> list[tuple[Endpoint, socket.socket]]:
         settings = self._start.settings
-        wants_tls = any(listener.tls != "off" for listener, _ in self._start.listeners)
-        tls = tls_context(settings.tls) if wants_tls else None
+        secure = [listener for listener, _ in self._start.listeners if listener.tls != "off"]
+        if secure:
+            self._certificates = CertificateStore(settings.tls, map(listener_policy, secure), time.monotonic())
         relay = RelayControl(settings.relay.networks, settings.domain)
         buffer = memoryview(bytearray(READ_SIZE))
+        ciphertext = memoryview(bytearray(CIPHERTEXT if secure else 0))
         authenticator = self._authenticator = self._make_authenticator()
         return [
             (
@@ -115,7 +123,7 @@ class Receiver:
                     hostname=settings.server.hostname,
                     chunk=settings.spool.large_body,
                     relay=relay,
-                    tls=tls,
+                    tls=self._tls_side(listener, ciphertext),
                     intake=self._intake,
                     connections=self._connections,
                     clock=self._clock,
@@ -145,9 +153,15 @@ class Receiver:
             return None
         from mta.receive.auth import Logins  # late, as above
 
-        bindings = channel_bindings(self._start.settings.tls) if listener.tls != "off" else {}
         note = partial(self._maillog, "-")
-        return Logins(authenticator, listener, bindings, note=note, count=self._intake.count)
+        return Logins(authenticator, listener, note=note, count=self._intake.count)
+
+    def _tls_side(self, listener: Listener, ciphertext: memoryview) -> TlsSide | None:
+        if self._certificates is None or listener.tls == "off":
+            return None
+        note = partial(self._maillog, "-")
+        policy = listener_policy(listener)
+        return TlsSide(self._certificates, policy, ciphertext, note=note, count=self._intake.count)
 
     async def listen(self) -> None:
         for endpoint, sock in self._endpoints:
@@ -155,7 +169,6 @@ class Receiver:
                 partial(Connection, endpoint),
                 sock=sock,
                 backlog=4096,
-                ssl=endpoint.tls if endpoint.implicit_tls else None,
             )
             self._servers.append(server)
         self._intake.owe_position()
@@ -202,9 +215,16 @@ class Receiver:
         for endpoint, _ in self._endpoints:
             endpoint.refuse_mail(refusing)
         tick = self._clock.tick
+        if self._certificates is not None and tick % _CERTIFICATES_EVERY == 0:
+            self._look_at_certificates(self._certificates)
         for connection in list(self._connections):
             if tick - connection.active > _patience(connection, self._limits):
                 connection.hang_up(_TIMEOUT)
+
+    def _look_at_certificates(self, store: CertificateStore) -> None:
+        for line in store.refresh(time.monotonic()):
+            self._maillog("-", "certificate", f"text={printable(line)!r}")
+            print(f"mta: [tls]: {line}", file=sys.stderr, flush=True)
 
     def _tell_health(self, refusing: bool) -> None:
         """For `mta status`: the row of counters outlives this process, what it says now must not."""
@@ -216,6 +236,8 @@ class Receiver:
 
 def _patience(connection: Connection, limits: Limits) -> float:
     """How long this session may be silent now, in seconds (RFC 5321 §4.5.3.2)."""
+    if connection.shakes_hands:
+        return limits.handshake_timeout
     session = connection.session
     if session.parked:
         return float("inf")  # it waits for us

@@ -34,6 +34,7 @@ class Account:
     name: str
     credentials: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()  # SHA-256 in hexadecimal
     disabled: bool = False
 
     @property
@@ -45,6 +46,14 @@ class Account:
 class AccountSource(Protocol):
     async def find(self, name: str) -> Account | None:
         """The user of this (prepared, folded) name; None where there is none. Unavailable."""
+
+
+@runtime_checkable
+class CertificateSource(Protocol):
+    """An AccountSource that knows whose a client certificate is."""
+
+    async def holder(self, fingerprint: str) -> Account | None:
+        """The user of the certificate with this SHA-256 in hexadecimal. Unavailable."""
 
 
 @runtime_checkable

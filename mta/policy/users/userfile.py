@@ -2,9 +2,11 @@
 
     alice@example.org  $argon2id$v=19$...  SCRAM-SHA-256$15000:...  alias=sales@example.org  alias=@example.net
     bob@example.org  $argon2id$v=19$...  disabled
+    carol@example.org  certificate=3b7e...
 
 Empty lines, and lines that begin with #, stay as they are when the file is changed. `alias=` is an address that the
-user may send as besides his own name; "@domain" stands for all addresses of a domain.
+user may send as besides his own name; "@domain" stands for all addresses of a domain. `certificate=` is the SHA-256 of
+a client certificate that the user may log in with, in hexadecimal.
 
 INVARIANT: the file is replaced whole by a rename, after its new content is on the disk, so that a reader, and a crash,
 find the old or the new one; who changes it holds the lock of its folder; its owner and mode stay.
@@ -16,6 +18,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ from mta.policy.users.accounts import Account, Unavailable, folded
 from mta.protocol.sasl.prep import saslprep
 
 _ALIAS = "alias="
+_CERTIFICATE = "certificate="
 _DISABLED = "disabled"
 _MOST_REPORTED = 5
 
@@ -47,20 +51,36 @@ def parse_line(line: str) -> Account | None:
     fields = line.split()
     if not fields or fields[0].startswith("#"):
         return None
-    credentials, aliases, disabled = [], [], False
+    credentials, aliases, certificates, disabled = [], [], [], False
     name = user_name(fields[0])
     for place, field in enumerate(fields[1:], 2):
         if field == _DISABLED:
             disabled = True
         elif field.startswith(_ALIAS):
             aliases.append(alias_address(field.removeprefix(_ALIAS)))
+        elif field.startswith(_CERTIFICATE):
+            certificates.append(fingerprint(field.removeprefix(_CERTIFICATE)))
         else:
             try:
                 check_credential(field)
             except ValueError as error:
                 raise ValueError(f"field {place} {error}") from None
             credentials.append(field)
-    return Account(name=name, credentials=tuple(credentials), aliases=tuple(aliases), disabled=disabled)
+    return Account(
+        name=name,
+        credentials=tuple(credentials),
+        aliases=tuple(aliases),
+        certificates=tuple(certificates),
+        disabled=disabled,
+    )
+
+
+def fingerprint(text: str) -> str:
+    """A SHA-256 as it is kept; openssl writes it with colons. ValueError."""
+    octets = text.replace(":", "").lower()
+    if not re.fullmatch("[0-9a-f]{64}", octets):
+        raise ValueError(f"{text!r} is no SHA-256 in hexadecimal")
+    return octets
 
 
 def alias_address(text: str) -> str:
@@ -74,6 +94,7 @@ def alias_address(text: str) -> str:
 
 def format_line(account: Account) -> str:
     fields = [account.name, *account.credentials, *(_ALIAS + a for a in account.aliases)]
+    fields += [_CERTIFICATE + c for c in account.certificates]
     return "  ".join([*fields, _DISABLED] if account.disabled else fields)
 
 
@@ -101,6 +122,7 @@ class UserFile:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
         self._users: dict[str, Account] = {}
+        self._holders: dict[str, Account] = {}
         self._reading = asyncio.Lock()
 
     async def find(self, name: str) -> Account | None:
@@ -109,6 +131,10 @@ class UserFile:
         except (OSError, UnicodeDecodeError) as error:
             raise Unavailable(f"{self._path} cannot be read: {error}") from None
         return self._users.get(name)
+
+    async def holder(self, fingerprint: str) -> Account | None:
+        await self.find("")  # reads the file if it was changed
+        return self._holders.get(fingerprint)
 
     async def _refresh(self) -> None:
         if _identity(self._path) == self._seen:
@@ -119,6 +145,7 @@ class UserFile:
                 return
             text = await asyncio.get_running_loop().run_in_executor(None, self._path.read_text, "utf-8")
             self._users, problems = await asyncio.get_running_loop().run_in_executor(None, read_users, text)
+            self._holders = {digest: user for user in self._users.values() for digest in user.certificates}
             self._seen = seen
         for problem in problems[:_MOST_REPORTED]:
             print(f"mta: {self._path}: {problem}; this user cannot log in", file=sys.stderr, flush=True)

@@ -31,7 +31,10 @@ def problems(folder: Path, text: str | bytes) -> list[str]:
 
 BAD = {
     "unknown key": ("[limits]\nmesage_size = 1", '6: limits.mesage_size: unknown key; did you mean "message_size"?'),
-    "unknown key, nothing near": ("[tls]\nfoo = 1", "6: tls.foo: unknown key; known are certificate, key"),
+    "unknown key, nothing near": (
+        "[tls]\nfoo = 1",
+        "6: tls.foo: unknown key; known are certificate, certificates, client_ca, key",
+    ),
     "unknown table": ("[limit]\nx = 1", '5: limit: unknown key; did you mean "limits"?'),
     "wrong type": ("[limits]\nrecipients = 'x'", "6: limits.recipients: 'x' must be a whole number"),
     "bool is no number": ("[limits]\nrecipients = true", "6: limits.recipients: True must be a whole number"),
@@ -101,6 +104,28 @@ BAD = {
         "5: listener.without: 'SMTPUTF-8' is not one of PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES, SMTPUTF8, DSN,"
         " CHUNKING, BINARYMIME, REQUIRETLS, FUTURERELEASE, DELIVERBY, MT-PRIORITY, LIMITS;"
         ' did you mean "SMTPUTF8"?',
+    ),
+    "client certificates without TLS": (
+        "client_certificates = 'ask'",
+        '5: listener.client_certificates: means nothing with tls = "off"',
+    ),
+    "client certificates that nobody vouches for": (
+        "tls = 'implicit'\nclient_certificates = 'require'\n[tls]\ncertificate = 'mta.toml'\nkey = 'mta.toml'",
+        "6: listener.client_certificates: needs [tls] client_ca",
+    ),
+    "an authority that is not there": (
+        "tls = 'implicit'\nclient_certificates = 'require'\n"
+        "[tls]\ncertificate = 'mta.toml'\nkey = 'mta.toml'\nclient_ca = 'none.pem'",
+        "10: tls.client_ca: none.pem cannot be read",
+    ),
+    "a further certificate without its key": (
+        "[[tls.certificates]]\ncertificate = 'mta.toml'",
+        "5: tls.certificates.key: is missing; add it to [[tls.certificates]]",
+    ),
+    "a further certificate that is not there": (
+        "tls = 'implicit'\n[tls]\ncertificate = 'mta.toml'\nkey = 'mta.toml'\n"
+        "[[tls.certificates]]\ncertificate = 'none.pem'\nkey = 'mta.toml'",
+        "10: tls.certificates.certificate: none.pem cannot be read",
     ),
     "truth": ("auth_without_tls = 'yes'", "5: listener.auth_without_tls: 'yes' must be true or false"),
     "users file": ("[[auth]]\ntype = 'file'", '5: auth.path: is missing; type "file" needs it'),

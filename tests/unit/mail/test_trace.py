@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.mail.trace import Tracer, date_text
+from mta.mail.trace import Tracer, date_text, tls_clause
 
 SECOND = 1_795_439_400
 
@@ -29,6 +29,21 @@ def test_the_whole_header() -> None:
 
 def test_several_recipients_are_not_told_of_each_other() -> None:
     assert b"for" not in received(recipient=b"")
+
+
+def test_a_text_that_came_under_tls_says_so() -> None:
+    """RFC 8314 §4.3, behind the clauses of RFC 5321 §4.4."""
+    tracer = Tracer("mx.example.org")
+    origin = tracer.origin(b"client.example", "192.0.2.1", b"ESMTPS")
+    clause = tls_clause("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mx.example.org")
+    assert tracer.received(origin, "1AHHN4AQ0C00", b"user@example.org", SECOND, clause) == (
+        b"Received: from client.example ([192.0.2.1])\r\n"
+        b"\tby mx.example.org with ESMTPS id 1AHHN4AQ0C00\r\n"
+        b"\tfor <user@example.org>\r\n"
+        b"\ttls TLS_AES_256_GCM_SHA384 (TLSv1.3 sni=mx.example.org);\r\n"
+        b"\tMon, 23 Nov 2026 13:10:00 +0000\r\n"
+    )
+    assert tls_clause("TLSv1.2", "X", "") == b"\r\n\ttls X (TLSv1.2)"
 
 
 def test_an_ipv6_client_is_written_as_a_literal() -> None:

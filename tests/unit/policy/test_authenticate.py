@@ -20,6 +20,7 @@ from mta.policy.users.accounts import Account, BackEnd, Unavailable, User
 from mta.policy.users.userfile import UserFile, change_user
 from mta.protocol.sasl.client import ScramClient, ServerMisbehaves
 from mta.protocol.sasl.steps import Challenge
+from mta.protocol.x509 import ClientCertificate
 
 CLIENT = "192.0.2.1"
 CREDENTIALS = make_credentials("secret", ["SHA-256", "SHA-1"])
@@ -71,10 +72,10 @@ async def say(
     mechanism: str,
     *messages: bytes | None,
     client: str = CLIENT,
-    names: tuple[str, ...] = (),
+    certificate: ClientCertificate | None = None,
 ) -> Answer:
     """The last answer to these messages."""
-    exchange = authenticator.begin(mechanism, None, client, names)
+    exchange = authenticator.begin(mechanism, None, client, certificate)
     assert exchange is not None
     for message in messages:
         answer = await exchange.step(message)
@@ -189,15 +190,61 @@ def test_tokens(users: UserFile) -> None:
     run(go())
 
 
-def test_certificates(users: UserFile) -> None:
+def certificate(*names: str, fingerprint: str = "00" * 32) -> ClientCertificate:
+    return ClientCertificate(names, fingerprint)
+
+
+def test_certificates_by_the_names_in_them(users: UserFile) -> None:
     async def go() -> None:
         them = make(users)
         granted = Granted("alice@x.test", ("sales@x.test",))
-        assert await say(them, "EXTERNAL", b"", names=("Alice@x.test",)) == granted
-        assert await say(them, "EXTERNAL", b"alice@x.test", names=("dave", "alice@x.test")) == granted
-        assert await say(them, "EXTERNAL", b"", names=("dave",)) == Granted("dave", ())
-        assert is_wrong(await say(them, "EXTERNAL", b"carol@x.test", names=("alice@x.test",)))
-        assert is_wrong(await say(them, "EXTERNAL", b"", names=("bob@x.test",)))
+        assert await say(them, "EXTERNAL", b"", certificate=certificate("Alice@x.test")) == granted
+        assert await say(them, "EXTERNAL", None, b"", certificate=certificate("Alice@x.test")) == granted
+        both = certificate("dave", "alice@x.test")
+        assert await say(them, "EXTERNAL", b"alice@x.test", certificate=both) == granted
+        assert is_wrong(await say(them, "EXTERNAL", b"carol@x.test", certificate=certificate("alice@x.test")))
+        assert is_wrong(await say(them, "EXTERNAL", b"", certificate=certificate("bob@x.test")))  # disabled
+        assert is_wrong(await say(them, "EXTERNAL", b"", certificate=certificate()))
+
+    run(go())
+
+
+def test_a_certificate_makes_no_user_where_users_are_kept(users: UserFile) -> None:
+    async def go() -> None:
+        assert is_wrong(await say(make(users), "EXTERNAL", b"", certificate=certificate("dave")))
+        assert await say(make(Judge()), "EXTERNAL", b"", certificate=certificate("dave")) == Granted("dave", ())
+
+    run(go())
+
+
+def test_certificates_by_their_fingerprint(tmp_path: Path) -> None:
+    path = tmp_path / "users"
+    path.write_text(f"erin@x.test certificate={'AB:' * 31}AB alias=sales@x.test\nfrank@x.test\n")
+
+    async def go() -> None:
+        them = make(UserFile(path))
+        granted = Granted("erin@x.test", ("sales@x.test",))
+        mine = certificate(fingerprint="ab" * 32)
+        assert await say(them, "EXTERNAL", b"", certificate=mine) == granted
+        assert await say(them, "EXTERNAL", b"Erin@x.test", certificate=mine) == granted
+        assert is_wrong(await say(them, "EXTERNAL", b"frank@x.test", certificate=mine))
+        assert is_wrong(await say(them, "EXTERNAL", b"", certificate=certificate()))
+        named = certificate("frank@x.test", fingerprint="ab" * 32)
+        assert await say(them, "EXTERNAL", b"", certificate=named) == granted
+        assert await say(them, "EXTERNAL", b"frank@x.test", certificate=named) == Granted("frank@x.test", ())
+        path.write_text("frank@x.test\n")
+        assert is_wrong(await say(them, "EXTERNAL", b"", certificate=mine))
+
+    run(go())
+
+
+def test_nobody_is_shut_out_by_what_another_certificate_wants(users: UserFile) -> None:
+    async def go() -> None:
+        them = make(users)
+        for _ in range(50):
+            await say(them, "EXTERNAL", b"alice@x.test", certificate=certificate("mallory@x.test"))
+        granted = Granted("alice@x.test", ("sales@x.test",))
+        assert await say(them, "PLAIN", b"\0alice@x.test\0secret", client="198.51.100.7") == granted
 
     run(go())
 

@@ -27,12 +27,14 @@ from mta.model import (
     StoreError,
     id_text,
 )
+from mta.net.certificates import CertificateStore, listener_policy
 from mta.observe.counters import INDEX, Table
 from mta.observe.maillog import MailLog
 from mta.policy.relay import RelayControl
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
-from mta.receive.listener import READ_SIZE, Clock, Endpoint, tls_context
+from mta.receive.listener import READ_SIZE, Clock, Endpoint
+from mta.receive.tls import CIPHERTEXT, TlsSide
 
 TEXT = b"Subject: x\r\n\r\nhello\r\n"
 ENVELOPE = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@own.example>\r\nDATA\r\n"
@@ -93,9 +95,10 @@ class FakeStore:
 class World:
     """One endpoint on a free port, and what it said to the queue manager."""
 
-    def __init__(self, listener: Listener, tls: ssl.SSLContext | None, chunk: int) -> None:
+    def __init__(self, listener: Listener, tls: Tls | None, chunk: int) -> None:
         self.store = FakeStore()
         self.said: list[LinkRecord] = []
+        self.notes: list[tuple[str, str]] = []
         self.link_full = False
         self.counters = Table(1).row(0)
         domains = [Domain(name="own.example", deliver=NextHop(kind="discard"))]
@@ -116,11 +119,21 @@ class World:
             hostname="mx.own.example",
             chunk=chunk,
             relay=RelayControl([ipaddress.ip_network("192.0.2.0/24")], domains),
-            tls=tls,
+            tls=self.side(listener, tls) if tls is not None else None,
             intake=self.intake,
             connections=self.connections,
             clock=Clock(),
             buffer=memoryview(bytearray(READ_SIZE)),
+        )
+
+    def side(self, listener: Listener, tls: Tls) -> TlsSide:
+        policy = listener_policy(listener)
+        return TlsSide(
+            CertificateStore(tls, [policy], 0.0),
+            policy,
+            memoryview(bytearray(CIPHERTEXT)),
+            note=lambda event, fields: self.notes.append((event, fields)),
+            count=self.intake.count,
         )
 
     async def gone(self) -> None:
@@ -172,7 +185,7 @@ def play(
     scenario: Scenario,
     *,
     listener: Listener | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: Tls | None = None,
     chunk: int = 65536,
 ) -> None:
     async def main() -> None:
@@ -183,7 +196,6 @@ def play(
             partial(Connection, world.endpoint),
             "127.0.0.1",
             0,
-            ssl=tls if listener_.tls == "implicit" else None,
         )
         port = server.sockets[0].getsockname()[1]
         trust = None
@@ -373,16 +385,16 @@ def test_news_that_finds_the_link_full_is_made_good_by_a_position() -> None:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     folder = tmp_path_factory.mktemp("tls")
     certificate = trustme.CA().issue_cert("mx.own.example")
     certificate.private_key_pem.write_to_path(folder / "key.pem")
     for pem in certificate.cert_chain_pems:
         pem.write_to_path(folder / "cert.pem", append=True)
-    return tls_context(Tls(certificate=folder / "cert.pem", key=folder / "key.pem"))
+    return Tls(certificate=folder / "cert.pem", key=folder / "key.pem")
 
 
-def test_starttls_drops_what_came_in_plain_behind_it(tls: ssl.SSLContext) -> None:
+def test_starttls_drops_what_came_in_plain_behind_it(tls: Tls) -> None:
     async def scenario(world: World, client: Client) -> None:
         assert b"250-STARTTLS" in (answer := await client.say(b"EHLO c.example\r\n")) or b"250 STARTTLS" in answer
         assert (await client.say(b"STARTTLS\r\nMAIL FROM:<injected@x.example>\r\n")).startswith(b"220 2.0.0 ")
@@ -402,7 +414,7 @@ def test_starttls_drops_what_came_in_plain_behind_it(tls: ssl.SSLContext) -> Non
     play(scenario, listener=Listener(address=(), tls="starttls"), tls=tls)
 
 
-def test_implicit_tls(tls: ssl.SSLContext) -> None:
+def test_implicit_tls(tls: Tls) -> None:
     async def scenario(world: World, client: Client) -> None:
         assert b"STARTTLS" not in await client.say(b"EHLO c.example\r\n")
         await begin(client)

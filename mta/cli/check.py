@@ -12,15 +12,19 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mta.cli.common import CONFIG, config_path, settings
-from mta.config.settings import Address, Dns, Settings, Tls
+from mta.config.settings import Address, Dns, KeyPair, Settings
 from mta.control.client import Client, NoServer, Refused
+from mta.net.certificates import CertificateError, listener_policy, make_context, read_file
+from mta.protocol.x509 import Certificate
 
 Finding = tuple[str, str]
+_FEW_DAYS = 14
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +47,7 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
         for address in listener.address:
             yield _port(address, running=running)
     if any(listener.tls != "off" for listener in found.listener):
-        yield _certificate(found.tls)
+        yield from _certificates(found)
     for auth in found.auth:
         if auth.type == "file" and auth.path is not None:
             yield _users_file(auth.path)
@@ -91,14 +95,30 @@ def _port(address: Address, *, running: bool) -> Finding:
     return "ok", f"{address} is free"
 
 
-def _certificate(tls: Tls) -> Finding:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        assert tls.certificate is not None  # the configuration was checked
-        context.load_cert_chain(tls.certificate, tls.key, password="")  # a locked key must fail, not ask
-    except (OSError, ssl.SSLError) as error:
-        return "FAIL", f"{tls.certificate} with {tls.key}: {error}"
-    return "ok", f"{tls.certificate} and its key belong together"
+def _certificates(found: Settings) -> Iterator[Finding]:
+    """Each certificate: names, key and expiry; and that it can be used as the listeners use it."""
+    tls = found.tls
+    policies = [listener_policy(listener) for listener in found.listener if listener.tls != "off"]
+    first = [KeyPair(certificate=tls.certificate, key=tls.key)] if tls.certificate and tls.key else []
+    for pair in (*first, *tls.certificates):
+        try:
+            for policy in policies:
+                make_context(pair, policy.asking, tls.client_ca)
+            yield _expiry(pair, read_file(pair.certificate), time.time())
+        except CertificateError as error:
+            yield "FAIL", str(error)
+
+
+def _expiry(pair: KeyPair, certificate: Certificate, now: float) -> Finding:
+    names = ", ".join(certificate.names) or "no name"
+    day = datetime.fromtimestamp(certificate.not_after, UTC).strftime("%Y-%m-%d")
+    what = f"{pair.certificate} and its key belong together: {names}; {certificate.key}"
+    if certificate.not_after < now:
+        return "FAIL", f"{what}; expired on {day}"
+    if certificate.not_before > now:
+        return "FAIL", f"{what}; not good yet"
+    days = int((certificate.not_after - now) / 86400)
+    return "warn" if days < _FEW_DAYS else "ok", f"{what}; until {day}, {days} days"
 
 
 def _users_file(path: Path) -> Finding:

@@ -107,6 +107,7 @@ def _user_parser(user: argparse.ArgumentParser, common: argparse.ArgumentParser)
         "add": "add a user; the password is asked for, or read from standard input",
         "passwd": "change a password",
         "alias": "change the addresses that a user may send as besides his name",
+        "certificate": "change the client certificates that a user may log in with",
         "delete": "take a user out",
         "list": "one line a user",
     }
@@ -122,10 +123,11 @@ def _user_parser(user: argparse.ArgumentParser, common: argparse.ArgumentParser)
             action.add_argument(
                 "--alias", action="append", default=[], metavar="ADDRESS", help="or @DOMAIN; repeatable"
             )
-        if name == "alias":
+        if name in ("alias", "certificate"):
+            what = ("ADDRESS", "or @DOMAIN") if name == "alias" else ("FILE", "in PEM, or the certificate's SHA-256")
             for option in ("add", "remove"):
                 action.add_argument(
-                    f"--{option}", action="append", default=[], metavar="ADDRESS", help="or @DOMAIN; repeatable"
+                    f"--{option}", action="append", default=[], metavar=what[0], help=f"{what[1]}; repeatable"
                 )
 
 

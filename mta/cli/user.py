@@ -1,4 +1,4 @@
-"""`mta user add|passwd|alias|delete|list`: the users file of the configuration.
+"""`mta user add|passwd|alias|certificate|delete|list`: the users file of the configuration.
 
 A password is asked for on a terminal, else read as the first line of standard input or of --password-file; it is never
 an argument, as every user of the machine can read those. A running server sees the change by itself.
@@ -15,9 +15,10 @@ from pathlib import Path
 
 from mta.cli.common import CONFIG, NOTHING, TEMPORARY, USAGE, fail, settings
 from mta.config.settings import Settings
+from mta.net.certificates import CertificateError, read_file
 from mta.policy.passwords import make_credentials
 from mta.policy.users.accounts import Account
-from mta.policy.users.userfile import UserFileError, alias_address, change_user, load_users, user_name
+from mta.policy.users.userfile import UserFileError, alias_address, change_user, fingerprint, load_users, user_name
 from mta.premises import StartError, find_account
 
 _SHORT = 8
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _ACTIONS[arguments.action](arguments, found, path, name)
     except ValueError as error:
         fail(USAGE, f"mta: {error}")
-    except UserFileError as error:
+    except (UserFileError, CertificateError) as error:
         fail(TEMPORARY, f"mta: {error}")
 
 
@@ -50,6 +51,7 @@ def _list(path: Path, *, as_json: bool) -> int:
         if as_json:
             kinds = [_kind(credential) for credential in account.credentials]
             row = {"name": account.name, "aliases": account.aliases, "kinds": kinds, "disabled": account.disabled}
+            row["certificates"] = account.certificates
             print(json.dumps(row))
         else:
             print("  ".join([account.name, *account.aliases, *(["(disabled)"] if account.disabled else [])]))
@@ -97,13 +99,32 @@ def _alias(arguments: argparse.Namespace, found: Settings, path: Path, name: str
     return 0
 
 
+def _certificate(arguments: argparse.Namespace, found: Settings, path: Path, name: str) -> int:
+    _require(path, name)
+    added = [_fingerprint(text) for text in arguments.add]
+    removed = {_fingerprint(text) for text in arguments.remove}
+
+    def change(old: Account | None) -> Account:
+        account = _still(old, name)
+        known = dict.fromkeys([*account.certificates, *added])
+        return replace(account, certificates=tuple(c for c in known if c not in removed))
+
+    change_user(path, name, change)
+    return 0
+
+
+def _fingerprint(text: str) -> str:
+    """Of a PEM file, or as it is given."""
+    return read_file(Path(text)).digest.hex() if Path(text).is_file() else fingerprint(text)
+
+
 def _delete(arguments: argparse.Namespace, found: Settings, path: Path, name: str) -> int:
     _require(path, name)
     change_user(path, name, lambda old: None)
     return 0
 
 
-_ACTIONS = {"add": _add, "passwd": _passwd, "alias": _alias, "delete": _delete}
+_ACTIONS = {"add": _add, "passwd": _passwd, "alias": _alias, "certificate": _certificate, "delete": _delete}
 
 
 def _require(path: Path, name: str) -> None:

@@ -234,7 +234,7 @@ class ServerSession:
         self._busy = False
         if config is not None:
             self.config = config
-            self._line = _LineReader(config.line)
+            self._line = LineReader(config.line)
         self.reset()
         self.helo = b""
         self.esmtp = False

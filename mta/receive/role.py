@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from mta.policy.authenticate import Authenticator
     from mta.receive.auth import Logins
 
-_CERTIFICATES_EVERY = 2  # seconds between looks at the files; a change counts when it was seen twice
 _TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
 _STOPPING = b"421 4.3.2 this server is stopping, try again later\r\n"
 
@@ -215,7 +214,7 @@ class Receiver:
         for endpoint, _ in self._endpoints:
             endpoint.refuse_mail(refusing)
         tick = self._clock.tick
-        if self._certificates is not None and tick % _CERTIFICATES_EVERY == 0:
+        if self._certificates is not None:
             self._look_at_certificates(self._certificates)
         for connection in list(self._connections):
             if tick - connection.active > _patience(connection, self._limits):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
 import pytest
-import trustme
 
 from mta.cli.main import main
+from tests.kit.authority import Authority
 from tests.kit.dns import Zone
 from tests.kit.operator import Control, FakeOperator
 
@@ -98,19 +99,42 @@ def test_a_dead_name_server(tmp_path: Path, port: int, capsys: pytest.CaptureFix
     assert said[-1] == ("warn", f"name server {zone.address} does not answer: Timeout")
 
 
-def test_certificates(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
-    authority = trustme.CA()
-    good, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
-    good.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    good.private_key_pem.write_to_path(tmp_path / "key.pem")
-    other.private_key_pem.write_to_path(tmp_path / "other.pem")
-    tls = "[tls]\ncertificate = 'cert.pem'\nkey = '{}.pem'"
-    code, said = check(configured(tmp_path, port, tls.format("key"), "tls = 'starttls'"), capsys)
-    assert code == 0
-    assert ("ok", f"{tmp_path}/cert.pem and its key belong together") in said
-    code, said = check(configured(tmp_path, port, tls.format("other"), "tls = 'starttls'"), capsys)
+DAY = 86400
+
+
+@pytest.mark.parametrize(
+    ("age", "life", "verdict", "told"),
+    [
+        (DAY, 90 * DAY + 60, "ok", r"until \d{4}-\d\d-\d\d, 90 days"),
+        (DAY, 14 * DAY + 60, "ok", r"until \d{4}-\d\d-\d\d, 14 days"),
+        (DAY, 14 * DAY - 60, "warn", r"until \d{4}-\d\d-\d\d, 13 days"),
+        (2 * DAY, -DAY, "FAIL", r"expired on \d{4}-\d\d-\d\d"),
+        (-DAY, 2 * DAY, "FAIL", "not good yet"),
+    ],
+)
+def test_certificates(
+    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], age: int, life: int, verdict: str, told: str
+) -> None:
+    authority = Authority()
+    authority.issue(tmp_path, "first", ["localhost", "*.example.org"], key="rsa")
+    authority.issue(tmp_path, "second", [], age=age, life=life)
+    tls = "[tls]\ncertificate = 'first.pem'\nkey = 'first.key'\n"
+    more = "[[tls.certificates]]\ncertificate = 'second.pem'\nkey = 'second.key'"
+    code, said = check(configured(tmp_path, port, tls + more, "tls = 'starttls'"), capsys)
+    assert code == (78 if verdict == "FAIL" else 0)
+    first = f"{tmp_path}/first.pem and its key belong together: localhost, *.example.org; RSA; until "
+    assert any(found == "ok" and text.startswith(first) for found, text in said)
+    second = re.escape(f"{tmp_path}/second.pem and its key belong together: second; ECDSA P-256; ") + told
+    assert any(found == verdict and re.fullmatch(second, text) for found, text in said)
+
+
+def test_a_key_of_another_certificate(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for stem in ("cert", "other"):
+        Authority().issue(tmp_path, stem, [])
+    tls = "[tls]\ncertificate = 'cert.pem'\nkey = 'other.key'"
+    code, said = check(configured(tmp_path, port, tls, "tls = 'starttls'"), capsys)
     assert code == 78
-    assert any(verdict == "FAIL" and "other.pem" in text for verdict, text in said)
+    assert any(verdict == "FAIL" and "other.key" in text for verdict, text in said)
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,7 @@ def test_check_tells_what_will_not_work(tmp_path: Path, capsys: Output) -> None:
         "ok    a message is answered 250 when it is on disk",
         f"FAIL  127.0.0.1:{port}: Address already in use",
     ]
-    assert lines[5].startswith("FAIL  file with file: ")
+    assert lines[5].startswith("FAIL  file with file cannot be used: ")
     assert lines[6].startswith("warn  server.hostname name.invalid does not resolve")
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from mta.cli.main import main
+from mta.net.certificates import read_file
 from mta.policy.passwords import is_password_of
 from mta.policy.users.accounts import Account
 from mta.policy.users.userfile import load_users
+from tests.kit.authority import Authority
 from tests.kit.server import COMMAND, ROOT
 
 HEAD = '[server]\nhostname = "mx.example.org"\n[[listener]]\naddress = "127.0.0.1:2525"\n'
@@ -69,7 +71,30 @@ def test_passwd_and_list(config: str, tmp_path: Path, capsys: pytest.CaptureFixt
         "aliases": ["c@x.test"],
         "kinds": ["ARGON2ID", "SCRAM-SHA-256"],
         "disabled": False,
+        "certificates": [],
     }
+
+
+def test_certificates(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "password"
+    file.write_text("first password\n")
+    assert main(["user", "add", "bob", "--password-file", str(file), "-c", config]) == 0
+    pair = Authority().issue(tmp_path, "bob", [])
+    digest = read_file(pair.certificate).digest.hex()
+    other = ":".join(["AB"] * 32)
+    words = ["user", "certificate", "bob", "-c", config]
+    assert main([*words, "--add", str(pair.certificate), "--add", other]) == 0
+    assert users(config)["bob"].certificates == (digest, "ab" * 32)
+    assert main([*words, "--remove", "ab" * 32]) == 0
+    assert users(config)["bob"].certificates == (digest,)
+    assert main(["user", "passwd", "bob", "--password-file", str(file), "-c", config]) == 0
+    assert users(config)["bob"].certificates == (digest,)
+    for wrong, code in (("nonsense", 2), (str(file), 75)):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--add", wrong])
+        assert ended.value.code == code
+    assert "is no SHA-256" in (told := capsys.readouterr().err)
+    assert "holds no certificate in PEM" in told
 
 
 @pytest.mark.usefixtures("typed")

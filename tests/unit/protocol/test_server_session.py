@@ -316,6 +316,21 @@ def test_starttls_forgets_and_drops(module: ModuleType) -> None:
     assert b"STARTTLS" not in session.take_output()
 
 
+def test_behind_a_handshake_another_configuration_may_count(module: ModuleType) -> None:
+    """What is offered there depends on what the handshake has shown."""
+    session = new(module, starttls=True)
+    feed(session, b"EHLO c.test\r\nSTARTTLS\r\n")
+    session.take_output()
+    other = {"hostname": b"mx.test", "message_size": 2000, "recipients": 3, "mechanisms_tls": b"EXTERNAL"}
+    session.secured(module.ServerConfig(**other))
+    feed(session, b"EHLO c.test\r\n")
+    output = session.take_output()
+    assert b"250-AUTH EXTERNAL\r\n" in output
+    assert b"250-SIZE 2000\r\n" in output
+    assert feed(session, b"AUTH EXTERNAL " + b"QUJD" * 2000 + b"\r\n") == AUTH
+    assert session.take_auth() == (b"EXTERNAL", b"ABC" * 2000)
+
+
 def test_implicit_tls(module: ModuleType) -> None:
     session = new(module, starttls=True)
     session.secured()

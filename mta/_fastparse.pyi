@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from typing_extensions import Buffer
 
@@ -19,6 +19,7 @@ BODY: Final[int]  # take_body() has more than `chunk` octets of a text still arr
 MESSAGE: Final[int]  # a whole message is here; the session is parked until resume()
 STARTTLS: Final[int]  # begin the handshake after sending the output, then call secured(); input is dropped
 CLOSE: Final[int]  # close after sending the output
+SLOW: Final[int]  # a refusal to be held back: send nothing, and call wake() after a while
 AUTH: Final[int]  # take_auth() has a step of a login; parked until challenge(), authenticated() or auth_failed()
 
 EXTENSIONS: Final[dict[str, int]]  # keyword of EHLO to its bit in `offers`
@@ -53,12 +54,14 @@ class MailOptions:
         """NOTIFY (bits) and ORCPT of each accepted recipient, once one of them came with any."""
 
 class ServerConfig:
-    """What all sessions of a listener share. Sizes in octets.
+    """What all sessions of a listener share. Sizes in octets, 0 for no limit where that is the default.
 
     `refuse_mail` is a whole reply line (b"452 4.3.1 ...\r\n") that MAIL gets while the store is full; b"" else.
     """
 
     refuse_mail: bytes
+    @property
+    def greeting(self) -> bytes: ...
     def __init__(
         self,
         *,
@@ -66,6 +69,8 @@ class ServerConfig:
         message_size: int,
         recipients: int,
         errors: int = 20,
+        slow_errors: int = 0,  # from so many on SLOW is raised
+        idle_commands: int = 0,  # commands that move no mail, between two messages
         line: int = 2048,  # longest command line; RFC 5321 §4.5.3.1.4 asks for 512
         chunk: int = 262144,  # BODY is raised when so much of a text waits in memory
         starttls: bool = False,
@@ -75,6 +80,11 @@ class ServerConfig:
         chunking: bool = False,  # offer CHUNKING and BINARYMIME (RFC 3030)
         lmtp: bool = False,  # LHLO, and a reply for each recipient at the end of a text (RFC 2033)
         offers: int = 15,  # bits of EXTENSIONS; without more: PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES
+        # These get the session's owner; see mta.protocol.server.
+        gate: Callable[[Any], bytes] | None = None,
+        refused: Callable[[Any, bytes, bytes], bytes] | None = None,
+        commands: dict[bytes, Callable[[Any, bytes], bytes]] | None = None,
+        keywords: tuple[bytes, ...] = (),
     ) -> None: ...
 
 class ServerSession:
@@ -89,6 +99,7 @@ class ServerSession:
     `judge` must not call the session. After an exception out of it the session can only be closed.
     """
 
+    owner: Any  # whom the functions of the configuration are called with; None at first
     def __init__(self, config: ServerConfig, judge: Callable[[bytes], bytes]) -> None: ...
     def greet(self) -> int: ...
     def receive(self, buffer: Buffer, size: int) -> int:
@@ -108,6 +119,10 @@ class ServerSession:
     def authenticated(self, reply: bytes, user: str) -> int:
         """The exchange is over; `user` is given back as it is, until TLS begins."""
     def auth_failed(self, reply: bytes) -> int: ...
+    def wake(self) -> int:
+        """After SLOW: let the replies go, and go on with kept input."""
+    def restart(self, judge: Callable[[bytes], bytes], user: str) -> None:
+        """From one of `commands`: the client is another one, and has not said HELO."""
     def close(self, reply: bytes) -> int:
         """End the session from outside (time-out, shutdown): the reply goes out last.
 
@@ -148,6 +163,12 @@ class ServerSession:
         """Octets of the text so far, those already taken included."""
     @property
     def parked(self) -> bool: ...
+    @property
+    def slowed(self) -> bool:
+        """Parked between SLOW and wake(); close() ends it at once."""
+    @property
+    def lines(self) -> int:
+        """Whole command lines so far."""
     @property
     def in_data(self) -> bool:
         """A text or a chunk of one is arriving: the data time-out counts."""

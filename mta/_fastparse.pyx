@@ -15,7 +15,8 @@ Invariants
 - Bounds checks are off: every loop below runs over [0, n) of a length that its caller got from the buffer
   protocol or from the allocation itself; the look-ahead of `mta_clean` stays inside n.
 
-Failure: bad input becomes a reply, never an exception. MemoryError, an exception out of `judge` and calls out of
+Failure: bad input becomes a reply, never an exception. MemoryError, an exception out of `judge` (or of another function
+of the caller's: `gate`, `refused`, `commands`) and calls out of
 order (resume() without a message, any call from inside `judge`) are raised; the session can then only be closed.
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
@@ -119,6 +120,7 @@ MESSAGE = 8
 STARTTLS = 16
 CLOSE = 32
 AUTH = 64
+SLOW = 1024
 
 cdef enum:
     F_OUTPUT = 1
@@ -128,6 +130,7 @@ cdef enum:
     F_STARTTLS = 16
     F_CLOSE = 32
     F_AUTH = 64
+    F_SLOW = 1024
 
 # What a session may offer besides STARTTLS and AUTH: bits of ServerConfig's `offers`.
 EXTENSIONS = {
@@ -585,6 +588,8 @@ cdef bytes R_START_TLS = b"220 2.0.0 Ready to start TLS\r\n"
 cdef bytes R_VERIFY = b"252 2.1.5 Cannot verify the user, but mail for it can be tried\r\n"
 
 cdef bytes R_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors, closing the connection\r\n"
+cdef bytes R_TOO_IDLE = b"421 4.7.0 Too many commands and no mail, closing the connection\r\n"
+cdef bytes R_HTTP = b"421 4.7.0 This server takes mail and speaks no HTTP, closing the connection\r\n"
 cdef bytes R_TOO_FAR_AHEAD = b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
 cdef bytes R_LOST_TRACK = b"421 4.7.0 What follows cannot be told from a text, closing the connection\r\n"
 cdef bytes R_TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients, send the others another copy\r\n"
@@ -648,12 +653,14 @@ cdef class ServerConfig:
     cdef Py_ssize_t message_size
     cdef Py_ssize_t recipients
     cdef Py_ssize_t errors
+    cdef Py_ssize_t slow_errors
+    cdef Py_ssize_t idle_commands
     cdef Py_ssize_t line
     cdef Py_ssize_t chunk
     cdef bint starttls
     cdef bint chunking
     cdef bint lmtp
-    cdef bytes greeting
+    cdef readonly bytes greeting
     cdef bytes hello
     cdef bytes hello_plain
     cdef bytes hello_tls
@@ -664,6 +671,9 @@ cdef class ServerConfig:
     cdef bint auth_plain
     cdef bint auth_tls
     cdef object judge_sender
+    cdef object gate
+    cdef object refused
+    cdef dict commands
 
     def __cinit__(
         self,
@@ -672,6 +682,8 @@ cdef class ServerConfig:
         Py_ssize_t message_size,
         Py_ssize_t recipients,
         Py_ssize_t errors=20,
+        Py_ssize_t slow_errors=0,
+        Py_ssize_t idle_commands=0,
         Py_ssize_t line=2048,
         Py_ssize_t chunk=262144,
         bint starttls=False,
@@ -681,6 +693,10 @@ cdef class ServerConfig:
         bint chunking=False,
         bint lmtp=False,
         uint32_t offers=X_BASIC,
+        gate=None,
+        refused=None,
+        dict commands=None,
+        tuple keywords=(),
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -688,12 +704,17 @@ cdef class ServerConfig:
         self.message_size = message_size
         self.recipients = recipients
         self.errors = errors
+        self.slow_errors = slow_errors
+        self.idle_commands = idle_commands
         self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
         self.auth_plain = bool(mechanisms)
         self.auth_tls = bool(mechanisms_tls)
         self.judge_sender = judge_sender
+        self.gate = gate
+        self.refused = refused
+        self.commands = commands
         self.lmtp = lmtp
         self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
         self.hello = b"250 %b\r\n" % hostname
@@ -702,13 +723,13 @@ cdef class ServerConfig:
         self.chunking = offers & X_CHUNKING != 0
         self.offers_plain = offers & ~<uint32_t>X_REQUIRETLS | (X_AUTH if mechanisms else 0)
         self.offers_tls = offers | (X_AUTH if mechanisms_tls else 0)
-        self.hello_plain = extended_hello(self, hostname, self.offers_plain, mechanisms, starttls)
-        self.hello_tls = extended_hello(self, hostname, self.offers_tls, mechanisms_tls, False)
+        self.hello_plain = extended_hello(self, hostname, self.offers_plain, mechanisms, starttls, keywords)
+        self.hello_tls = extended_hello(self, hostname, self.offers_tls, mechanisms_tls, False, keywords)
         self.help_plain = help_text(self.offers_plain, starttls, lmtp)
         self.help_tls = help_text(self.offers_tls, False, lmtp)
 
 
-cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, bytes mechanisms, bint starttls):
+cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, bytes mechanisms, bint starttls, tuple more):
     """The whole reply to EHLO; STARTTLS not twice (RFC 3207 §4.2)."""
     cdef list lines = [hostname]
     if offered & X_PIPELINING:
@@ -729,6 +750,7 @@ cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, byte
         lines.append(b"AUTH " + mechanisms)
     if starttls:
         lines.append(b"STARTTLS")
+    lines += more
     if offered & X_STATUS_CODES:
         lines.append(b"ENHANCEDSTATUSCODES")
     last = lines.pop()
@@ -781,16 +803,19 @@ cdef enum:
     AUTHENTICATING = 5  # kept until the caller has judged what the client said
     RESPONSE = 6  # a response to a challenge
     CHUNK = 7  # the octets behind BDAT, kept or dropped
+    SLOWED = 8  # kept until wake()
 
 cdef enum:
     KEPT_LIMIT = 1 << 20
     LONGEST_AUTH_LINE = 12290  # RFC 4954 §4, with the CRLF
+    SHOWN_LINE = 512  # octets of a refused command that are passed on
     SLICE = 16384  # octets of a text for which room is made at once
 
 cdef Py_ssize_t MOST = PY_SSIZE_T_MAX  # the largest chunk that BDAT may name
 
 cdef class ServerSession:
     cdef ServerConfig config
+    cdef public object owner
     cdef object judge
     cdef bytes _sender
     cdef bytes _helo
@@ -816,7 +841,12 @@ cdef class ServerSession:
     cdef octet chunked  # a BDAT has come in this transaction
     cdef octet refusal_told
     cdef octet _binary
-    cdef octet flags
+    cdef Py_ssize_t idle_count
+    cdef Py_ssize_t line_count
+    cdef const octet *command  # the line that is being obeyed
+    cdef Py_ssize_t command_size
+    cdef bytes about  # what a refusal is about, where it is no line
+    cdef int flags
     cdef octet state
     cdef octet place
     cdef octet faults
@@ -834,6 +864,7 @@ cdef class ServerSession:
         self._sender = b""
         self._helo = b""
         self._user = ""
+        self.about = b""
 
     def __dealloc__(self):
         drop(self.text)
@@ -900,6 +931,7 @@ cdef class ServerSession:
         try:
             self.state = state
             if refused:
+                self.about = b"AUTH"
                 self.refuse(reply)
             else:
                 self.say(reply)
@@ -917,6 +949,19 @@ cdef class ServerSession:
             self.forget_kept()
         return self.raised()
 
+    def wake(self):
+        if self.state != SLOWED:
+            raise RuntimeError("the session is not held back")
+        return self.go_on(b"", COMMANDS)
+
+    def restart(self, judge, user):
+        """From a command of `config.commands`: the client is another one than it was."""
+        self.reset()
+        self._helo = b""
+        self._esmtp = False
+        self._user = user
+        self.judge = judge
+
     def close(self, bytes reply not None):
         self.enter()
         self.busy = False
@@ -926,6 +971,7 @@ cdef class ServerSession:
                 self.farewell = reply
                 self.forget_kept()
         elif self.state != CLOSED:
+            self.forget_kept()
             self.end(reply)
         return self.raised()
 
@@ -1002,7 +1048,15 @@ cdef class ServerSession:
 
     @property
     def parked(self):
-        return self.state == PARKED or self.state == AUTHENTICATING
+        return self.state == PARKED or self.state == AUTHENTICATING or self.state == SLOWED
+
+    @property
+    def slowed(self):
+        return self.state == SLOWED
+
+    @property
+    def lines(self):
+        return self.line_count
 
     @property
     def in_data(self):
@@ -1051,15 +1105,38 @@ cdef class ServerSession:
 
     cdef int refuse(self, bytes reply) except -1:
         """Say it and count it."""
-        self.say(reply)
+        self.put_off(reply)
         self.error_count += 1
         if self.error_count >= self.config.errors:
-            self.end(R_TOO_MANY_ERRORS)
+            self.end(self.named(R_TOO_MANY_ERRORS))
+        elif self.config.slow_errors and self.error_count >= self.config.slow_errors:
+            self.state = SLOWED
+            self.flags |= F_SLOW
         return 0
+
+    cdef int put_off(self, bytes reply) except -1:
+        """Say it; it is no fault of the client."""
+        return self.say(self.named(reply))
+
+    cdef bytes named(self, bytes reply):
+        """A refusal as the caller wants it said, who may note it."""
+        if self.config.refused is None:
+            return reply
+        if self.command == NULL:
+            return <bytes?>self.config.refused(self.owner, reply, self.about)
+        return <bytes?>self.config.refused(self.owner, reply, self.command[:min(self.command_size, SHOWN_LINE)])
+
+    cdef int idle(self, bytes reply) except -1:
+        """The answer to a command that moves no mail."""
+        self.idle_count += 1
+        if self.config.idle_commands and self.idle_count > self.config.idle_commands:
+            return self.end(self.named(R_TOO_IDLE))
+        return self.say(reply)
 
     cdef int end(self, bytes reply) except -1:
         if self.state == TEXT or self.chunked:
             self.flags |= F_DISCARD
+        self.flags &= ~<int>F_SLOW
         self.flags |= F_CLOSE
         self.state = CLOSED
         self.drop_text()
@@ -1069,7 +1146,7 @@ cdef class ServerSession:
     cdef int lose_track(self, bytes reply) except -1:
         """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
         self.refuse(reply)
-        return 0 if self.state == CLOSED else self.end(R_LOST_TRACK)
+        return 0 if self.state == CLOSED else self.end(self.named(R_LOST_TRACK))
 
     cdef bytes for_each_recipient(self, bytes reply):
         """What a text is answered: in LMTP once for each recipient (RFC 2033 §4.2)."""
@@ -1111,7 +1188,7 @@ cdef class ServerSession:
                 used += self.read_chunk(p + used, n - used)
             elif self.state == RESPONSE:
                 used += self.read_line(p + used, n - used)
-            elif self.state == PARKED or self.state == AUTHENTICATING:
+            elif self.state == PARKED or self.state == AUTHENTICATING or self.state == SLOWED:
                 return used
             else:
                 return n
@@ -1122,7 +1199,7 @@ cdef class ServerSession:
         if self.farewell is not None:
             return 0
         if waiting + n > KEPT_LIMIT:
-            self.farewell = R_TOO_FAR_AHEAD
+            self.farewell = self.named(R_TOO_FAR_AHEAD)
             return self.forget_kept()
         if self.kept_from:
             memmove(self.kept.data, self.kept.data + self.kept_from, waiting)
@@ -1178,13 +1255,21 @@ cdef class ServerSession:
     cdef int whole_line(self, const octet *p, Py_ssize_t total, const octet *head) except -1:
         """A line with its CRLF; p may be read only when it is not too long, up to four octets of head always."""
         self._spoke = True
+        self.line_count += 1
         if self.state == RESPONSE:
+            self.about = b"AUTH"
             return self.hear(p, total)
+        self.about = b""
         if total > self.config.line:
             return self.not_understood(R_LONG_LINE, head, total)
         if mta_unfit(p, total - 2):
             return self.not_understood(R_UNFIT, head, total)
-        return dispatch(self, p, total - 2)
+        self.command = p
+        self.command_size = total - 2
+        try:
+            return dispatch(self, p, total - 2)
+        finally:
+            self.command = NULL
 
     cdef int not_understood(self, bytes reply, const octet *head, Py_ssize_t n) except -1:
         return self.lose_track(reply) if n >= 4 and same_word(head, b"BDAT", 4) else self.refuse(reply)
@@ -1318,10 +1403,14 @@ cdef class ServerSession:
                 reply = self.for_each_recipient(reply)
                 self.reset()
             self.forget_refusal()
-        return self.say(reply) if told else self.refuse(reply)
+        if self.command == NULL:
+            self.about = b"BDAT"
+        return self.put_off(reply) if told else self.refuse(reply)
 
     cdef int text_ended(self) except -1:
         cdef bytes reply
+        if self.command == NULL:
+            self.about = b"DATA"
         if self.size > self.config.message_size:
             reply = R_TOO_LARGE
         elif self.faults:
@@ -1330,6 +1419,7 @@ cdef class ServerSession:
             self.chunked = False
             self.state = PARKED
             self.flags |= F_MESSAGE
+            self.idle_count = 0
             return 0
         self.flags |= F_DISCARD
         self.state = COMMANDS
@@ -1366,15 +1456,35 @@ cdef int dispatch(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     n = trimmed(p, n)
     size = 4 if n == 4 or (n > 4 and p[4] == SP) else 8
     if n < size or (n > size and p[size] != SP):
-        return s.not_understood(R_UNKNOWN, p, n)
+        return on_rare(s, p, n)
     if size == 8:
-        return on_starttls(s, n) if same_word(p, b"STARTTLS", 8) else s.not_understood(R_UNKNOWN, p, n)
+        return on_starttls(s, n) if same_word(p, b"STARTTLS", 8) else on_rare(s, p, n)
     verb = verb_of(p)
     for i in range(ROWS):
         if TABLE[i].verb == verb:
             # The argument begins behind the blank, where there is one.
             return TABLE[i].handle(s, p + 5, n - 5) if n > 5 else TABLE[i].handle(s, p + 4, 0)
-    return s.refuse(R_UNKNOWN)
+    return on_rare(s, p, n)
+
+
+cdef frozenset HTTP_VERBS = frozenset((b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PRI", b"PUT", b"TRACE"))
+
+
+cdef int on_rare(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    """What no row of the table is for."""
+    cdef Py_ssize_t size = 0
+    cdef bytes verb, reply
+    while size < n and p[size] != SP:
+        size += 1
+    if size > 16:
+        return s.not_understood(R_UNKNOWN, p, n)
+    verb = (<bytes>p[:size]).upper()
+    if s.config.commands is not None and verb in s.config.commands:
+        reply = <bytes?>s.config.commands[verb](s.owner, p[min(size + 1, n):n])
+        return s.refuse(reply) if reply[0] == c"5" else s.say(reply)
+    if size < n and verb in HTTP_VERBS:
+        return s.end(s.named(R_HTTP))
+    return s.not_understood(R_UNKNOWN, p, n)
 
 
 cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) except -1:
@@ -1389,8 +1499,8 @@ cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) exc
     s._helo = p[first:n]
     s._esmtp = esmtp
     if not esmtp:
-        return s.say(s.config.hello)
-    return s.say(s.config.hello_tls if s._tls else s.config.hello_plain)
+        return s.idle(s.config.hello)
+    return s.idle(s.config.hello_tls if s._tls else s.config.hello_plain)
 
 
 cdef int on_ehlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -1689,7 +1799,11 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
         if refusal is not None:
             return s.refuse(refusal)
     if s.config.refuse_mail:
-        return s.say(s.config.refuse_mail)
+        return s.put_off(s.config.refuse_mail)
+    if s.config.gate is not None:
+        refusal = <bytes?>s.config.gate(s.owner)
+        if refusal:
+            return s.put_off(refusal)
     if s.config.judge_sender is not None:
         refusal = <bytes?>s.config.judge_sender(p[path.first:path.behind], s._user)
         if refusal:
@@ -1728,11 +1842,11 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
         if refusal is not None:
             return s.refuse(refusal)
     if s._recipients is not None and len(s._recipients) >= s.config.recipients:
-        return s.say(R_TOO_MANY_RECIPIENTS)
+        return s.put_off(R_TOO_MANY_RECIPIENTS)
     address = b"postmaster" if kind == POSTMASTER else p[path.first:path.behind]
     refusal = <bytes?>s.judge(address)
     if refusal:
-        return s.refuse(refusal) if refusal[0] == c"5" else s.say(refusal)
+        return s.refuse(refusal) if refusal[0] == c"5" else s.put_off(refusal)
     if known.given or s._options is not None:
         note_wishes(s, &known)
     if s._recipients is None:
@@ -1788,7 +1902,7 @@ cdef int on_rset(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     if n:
         return s.refuse(R_NO_ARGUMENT)
     s.reset()
-    return s.say(R_OK)
+    return s.idle(R_OK)
 
 
 cdef int on_quit(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -1810,6 +1924,7 @@ cdef inline bint in_mechanism(octet c) noexcept nogil:
 cdef int on_auth(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef Py_ssize_t i = 0
     cdef bytes mechanism, response = None
+    s.command_size = 4  # what stands behind it is secret
     if not (s.config.auth_tls if s._tls else s.config.auth_plain):
         return s.refuse(R_AUTH_NEEDS_TLS if s.config.auth_tls and not s._tls else R_NOT_IMPLEMENTED)
     if not s._esmtp:
@@ -1831,15 +1946,15 @@ cdef int on_auth(ServerSession s, const octet *p, Py_ssize_t n) except -1:
 
 
 cdef int on_noop(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.say(R_OK)
+    return s.idle(R_OK)
 
 
 cdef int on_help(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.say(s.config.help_tls if s._tls else s.config.help_plain)
+    return s.idle(s.config.help_tls if s._tls else s.config.help_plain)
 
 
 cdef int on_vrfy(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.say(R_VERIFY) if n else s.refuse(R_VERIFY_SYNTAX)
+    return s.idle(R_VERIFY) if n else s.refuse(R_VERIFY_SYNTAX)
 
 
 cdef int on_unwanted(ServerSession s, const octet *p, Py_ssize_t n) except -1:

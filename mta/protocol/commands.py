@@ -35,6 +35,23 @@ _LARGEST_CHUNK: Final = (1 << 63) - 1
 UNKNOWN: Final = b"500 5.5.2 Command not recognized"
 TOO_LARGE: Final = b"552 5.3.4 The message is larger than this server takes"
 
+HTTP_VERBS: Final = frozenset(b"CONNECT DELETE GET HEAD OPTIONS PATCH POST PRI PUT TRACE".split())
+
+
+def on_rare(s: ServerSession, verb: bytes, argument: bytes) -> bool:
+    """What no row of the table is for; False: it means nothing."""
+    if verb in s.config.commands:
+        reply = s.config.commands[verb](s.owner, argument).removesuffix(b"\r\n")
+        if reply.startswith(b"5"):
+            s.refuse(reply)
+        else:
+            s.say(reply)
+    elif argument and verb in HTTP_VERBS:
+        s.end_with(b"421 4.7.0 This server takes mail and speaks no HTTP, closing the connection")
+    else:
+        return False
+    return True
+
 
 def _on_unwanted(s: ServerSession, argument: bytes) -> None:
     s.refuse(b"502 5.5.1 Command not implemented")
@@ -68,10 +85,8 @@ def _hello(s: ServerSession, argument: bytes, *, esmtp: bool) -> None:
         s.reset()
         s.helo = name
         s.esmtp = esmtp
-        lines = hello_lines(s.config, tls=s.tls) if esmtp else [s.config.hostname]
-        for line in lines[:-1]:
-            s.say(b"250-" + line)
-        s.say(b"250 " + lines[-1])
+        *head, last = hello_lines(s.config, tls=s.tls) if esmtp else [s.config.hostname]
+        s.idle(b"".join(b"250-%b\r\n" % line for line in head) + b"250 " + last)
 
 
 def _on_mail(s: ServerSession, argument: bytes) -> None:
@@ -87,7 +102,9 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
     elif isinstance(parameters := mail_parameters(s, parsed[1]), bytes):
         s.refuse(parameters)
     elif s.config.refuse_mail:
-        s.say(s.config.refuse_mail.removesuffix(b"\r\n"))
+        s.put_off(s.config.refuse_mail.removesuffix(b"\r\n"))
+    elif s.config.gate is not None and (refusal := s.config.gate(s.owner)):
+        s.put_off(refusal.removesuffix(b"\r\n"))
     elif s.config.judge_sender is not None and (refusal := s.config.judge_sender(parsed[0], s.user)):
         s.refuse(refusal.removesuffix(b"\r\n"))
     else:
@@ -113,7 +130,7 @@ def _on_rcpt(s: ServerSession, argument: bytes) -> None:
     elif isinstance(parameters := rcpt_parameters(s, parsed[1]), bytes):
         s.refuse(parameters)
     elif len(s.recipients) >= s.config.recipients:
-        s.say(b"452 4.5.3 Too many recipients, send the others another copy")
+        s.put_off(b"452 4.5.3 Too many recipients, send the others another copy")
     else:
         _judged(s, parsed[0], parameters)
 
@@ -127,7 +144,7 @@ def _judged(s: ServerSession, address: bytes, parameters: RcptParameters) -> Non
     elif refusal.startswith(b"5"):
         s.refuse(refusal)
     else:
-        s.say(refusal)
+        s.put_off(refusal)
 
 
 def _note(s: ServerSession, parameters: RcptParameters) -> None:
@@ -188,7 +205,7 @@ def _why_no_chunk(s: ServerSession, size: int) -> bytes:
 
 def _on_rset(s: ServerSession) -> None:
     s.reset()
-    s.say(b"250 2.0.0 Ok")
+    s.idle(b"250 2.0.0 Ok")
 
 
 def _on_quit(s: ServerSession) -> None:
@@ -206,6 +223,7 @@ def _on_starttls(s: ServerSession) -> None:
 
 
 def _on_auth(s: ServerSession, argument: bytes) -> None:
+    s.about = s.about[:4]  # what stands behind it is secret
     mechanism, *more = argument.split(b" ")
     if not s.config.offered_mechanisms(s.tls):
         s.refuse(_why_no_auth(s))
@@ -240,16 +258,16 @@ def decoded(text: bytes) -> bytes | None:
 
 
 def _on_noop(s: ServerSession, argument: bytes) -> None:
-    s.say(b"250 2.0.0 Ok")
+    s.idle(b"250 2.0.0 Ok")
 
 
 def _on_help(s: ServerSession, argument: bytes) -> None:
-    s.say(help_text(s.config, tls=s.tls))
+    s.idle(help_text(s.config, tls=s.tls))
 
 
 def _on_vrfy(s: ServerSession, argument: bytes) -> None:
     if argument:
-        s.say(b"252 2.1.5 Cannot verify the user, but mail for it can be tried")
+        s.idle(b"252 2.1.5 Cannot verify the user, but mail for it can be tried")
     else:
         s.refuse(b"501 5.5.4 Say a user name behind VRFY")
 

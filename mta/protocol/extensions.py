@@ -71,6 +71,7 @@ def hello_lines(config: ServerConfig, *, tls: bool) -> list[bytes]:
         lines.append(b"AUTH " + mechanisms)
     if config.starttls and not tls:
         lines.append(b"STARTTLS")
+    lines += config.keywords
     if Extension.STATUS_CODES in offered:
         lines.append(b"ENHANCEDSTATUSCODES")
     return lines

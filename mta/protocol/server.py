@@ -36,10 +36,10 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Callable
-from typing import Final, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
 
-from mta.protocol.commands import BLANKS, COMMANDS, LMTP_COMMANDS, TOO_LARGE, UNKNOWN, decoded
+from mta.protocol.commands import BLANKS, COMMANDS, LMTP_COMMANDS, TOO_LARGE, UNKNOWN, decoded, on_rare
 from mta.protocol.extensions import BASIC, EXTENSIONS, Extension
 from mta.protocol.lines import LineReader
 from mta.protocol.parameters import MailOptions
@@ -54,6 +54,7 @@ __all__ = [
     "EXTENSIONS",
     "MESSAGE",
     "OUTPUT",
+    "SLOW",
     "STARTTLS",
     "MailOptions",
     "ServerConfig",
@@ -69,9 +70,11 @@ MESSAGE: Final = 8
 STARTTLS: Final = 16
 CLOSE: Final = 32
 AUTH: Final = 64
+SLOW: Final = 1024
 
 LONGEST_AUTH_LINE: Final = 12_290  # RFC 4954 §4, with the CRLF
 KEPT_LIMIT: Final = 1 << 20
+SHOWN_LINE: Final = 512  # octets of a refused command that are passed on
 
 
 class State(enum.Enum):
@@ -84,11 +87,17 @@ class State(enum.Enum):
     AUTHENTICATING = enum.auto()  # kept until the caller has judged what the client said
     RESPONSE = enum.auto()  # a response to a challenge
     HANDSHAKE = enum.auto()  # plaintext behind STARTTLS, dropped (RFC 3207 §6)
+    SLOWED = enum.auto()  # kept until wake()
     CLOSED = enum.auto()  # of no interest
 
 
 class ServerConfig:
-    """What all sessions of a listener share. Sizes in octets."""
+    """What all sessions of a listener share. Sizes in octets.
+
+    What the caller may add gets the `owner` of the session: `gate` refuses a MAIL, or returns b""; `refused` gets each
+    refusal and the command line it answers ("DATA", "AUTH" where it is none), and returns what to say instead;
+    `commands` answer further verbs, of which `keywords` tell the client.
+    """
 
     def __init__(
         self,
@@ -97,6 +106,8 @@ class ServerConfig:
         message_size: int,
         recipients: int,
         errors: int = 20,
+        slow_errors: int = 0,
+        idle_commands: int = 0,
         line: int = 2048,
         chunk: int = 262144,
         starttls: bool = False,
@@ -106,6 +117,10 @@ class ServerConfig:
         chunking: bool = False,
         lmtp: bool = False,
         offers: int = BASIC,
+        gate: Callable[[Any], bytes] | None = None,
+        refused: Callable[[Any, bytes, bytes], bytes] | None = None,
+        commands: Mapping[bytes, Callable[[Any, bytes], bytes]] | None = None,
+        keywords: tuple[bytes, ...] = (),
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -114,6 +129,8 @@ class ServerConfig:
         self.message_size: int = message_size
         self.recipients = recipients
         self.errors = errors
+        self.slow_errors = slow_errors
+        self.idle_commands = idle_commands
         self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
@@ -123,6 +140,11 @@ class ServerConfig:
         self.offers = offers | (Extension.CHUNKING | Extension.BINARYMIME if chunking else 0)
         self.chunking = Extension.CHUNKING in Extension(self.offers)
         self.lmtp = lmtp
+        self.gate = gate
+        self.refused = refused
+        self.commands = commands or {}
+        self.keywords = keywords
+        self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
 
     def offered_mechanisms(self, tls: bool) -> bytes:
         return self.mechanisms_tls if tls else self.mechanisms
@@ -134,12 +156,16 @@ class ServerSession:
     def __init__(self, config: ServerConfig, judge: Callable[[bytes], bytes]) -> None:
         self.config = config
         self.judge = judge
+        self.owner: Any = None
         self.helo = b""
         self.esmtp = False
         self.tls = False
         self.user = ""
         self.spoke = False
         self.errors = 0
+        self.idle_commands = 0  # since the last message
+        self.lines = 0
+        self.about = b""  # what a refusal answers
         self._state = State.COMMANDS
         self._flags = 0
         self._output = bytearray()
@@ -157,7 +183,7 @@ class ServerSession:
     # ---- what the connection does ----
 
     def greet(self) -> int:
-        self.say(b"220 %b %b" % (self.config.hostname, b"LMTP" if self.config.lmtp else b"ESMTP"))
+        self._output += self.config.greeting
         return self._raised()
 
     def receive(self, buffer: bytes | bytearray | memoryview, size: int) -> int:
@@ -204,6 +230,7 @@ class ServerSession:
             was_auth = self._state is State.AUTHENTICATING
             self._state = state
             if was_auth and reply.startswith(b"5"):
+                self.about = b"AUTH"
                 self.refuse(reply.removesuffix(b"\r\n"))
             else:
                 self._output += reply
@@ -218,11 +245,26 @@ class ServerSession:
             self._busy = False
         return self._raised()
 
+    def wake(self) -> int:
+        """The refusal was held back long enough."""
+        if not self.slowed:
+            raise RuntimeError("the session is not held back")
+        return self._go_on(b"", State.COMMANDS)
+
+    def restart(self, judge: Callable[[bytes], bytes], user: str) -> None:
+        """From a command of `config.commands`: the client is another one than it was."""
+        self.reset()
+        self.helo = b""
+        self.esmtp = False
+        self.user = user
+        self.judge = judge
+
     def close(self, reply: bytes) -> int:
         self._enter()
         self._busy = False
-        if not self.parked:
+        if not self.parked or self.slowed:
             if self._state is not State.CLOSED:
+                self._kept = b""
                 self.end(reply)
         elif self._farewell is None:
             # The client learns first what became of its message or its AUTH.
@@ -257,7 +299,11 @@ class ServerSession:
 
     @property
     def parked(self) -> bool:
-        return self._state in (State.PARKED, State.AUTHENTICATING)
+        return self._state in (State.PARKED, State.AUTHENTICATING, State.SLOWED)
+
+    @property
+    def slowed(self) -> bool:
+        return self._state is State.SLOWED
 
     @property
     def in_data(self) -> bool:
@@ -285,12 +331,35 @@ class ServerSession:
 
     def refuse(self, reply: bytes) -> None:
         """Say it and count it."""
-        self.say(reply)
+        self.put_off(reply)
         self.errors += 1
         if self.errors >= self.config.errors:
-            self.end(b"421 4.7.0 Too many errors, closing the connection\r\n")
+            self.end_with(b"421 4.7.0 Too many errors, closing the connection")
+        elif self.config.slow_errors and self.errors >= self.config.slow_errors:
+            self._state = State.SLOWED
+            self._flags |= SLOW
+
+    def put_off(self, reply: bytes) -> None:
+        """Say it; it is no fault of the client."""
+        self._output += self._named(reply + b"\r\n")
+
+    def end_with(self, refusal: bytes) -> None:
+        self.end(self._named(refusal + b"\r\n"))
+
+    def idle(self, reply: bytes) -> None:
+        """The answer to a command that moves no mail."""
+        self.idle_commands += 1
+        if 0 < self.config.idle_commands < self.idle_commands:
+            self.end_with(b"421 4.7.0 Too many commands and no mail, closing the connection")
+        else:
+            self._output += reply + b"\r\n"
+
+    def _named(self, reply: bytes) -> bytes:
+        """A refusal as the caller wants it said, who may note it."""
+        return reply if self.config.refused is None else self.config.refused(self.owner, reply, self.about)
 
     def end(self, reply: bytes) -> None:
+        self._flags &= ~SLOW
         self._flags |= CLOSE | (DISCARD if self.chunked or self._state is State.TEXT else 0)
         self._state = State.CLOSED
         self._text.kept.clear()
@@ -300,7 +369,7 @@ class ServerSession:
         """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
         self.refuse(reply)
         if self._state is not State.CLOSED:
-            self.end(b"421 4.7.0 What follows cannot be told from a text, closing the connection\r\n")
+            self.end_with(b"421 4.7.0 What follows cannot be told from a text, closing the connection")
 
     def reset(self) -> None:
         """Forget the transaction."""
@@ -358,7 +427,9 @@ class ServerSession:
         if self._farewell is not None:
             return
         if len(self._kept) + len(rest) > KEPT_LIMIT:
-            self._farewell = b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
+            self._farewell = self._named(
+                b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
+            )
             self._kept = b""
         else:
             self._kept += rest
@@ -367,6 +438,7 @@ class ServerSession:
         used = self._line.read(data)
         if self._line.whole:
             self.spoke = True
+            self.lines += 1
             if self._state is State.RESPONSE:
                 self._hear(self._line)
             else:
@@ -377,6 +449,7 @@ class ServerSession:
     def _hear(self, line: LineReader) -> None:
         """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
         self._state = State.COMMANDS
+        self.about = b"AUTH"
         if line.too_long:
             self.refuse(b"500 5.5.6 The response is too long")
         elif line.command == b"*":
@@ -387,18 +460,21 @@ class ServerSession:
             self.begin_auth(b"", response)
 
     def _obey(self, line: LineReader) -> None:
+        self.about = b""
         refuse = self.lose_track if line.head.upper() == b"BDAT" else self.refuse
         if line.too_long:
             refuse(b"500 5.5.2 Command line too long")
         elif line.unfit:
             refuse(b"500 5.5.2 A command holds no bare CR, bare LF or NUL, and ends with CRLF")
         else:
+            self.about = line.command[:SHOWN_LINE]
             verb, _, argument = line.command.rstrip(BLANKS).partition(b" ")
             handle = self._commands.get(verb.upper())
-            if handle is None:
-                refuse(UNKNOWN)
-            else:
+            if handle is not None:
                 handle(self, argument)
+            elif not on_rare(self, verb.upper(), argument):
+                refuse(UNKNOWN)
+            self.about = b""
 
     def _read_text(self, data: bytes) -> int:
         text = cast(TextReader, self._text)
@@ -434,12 +510,14 @@ class ServerSession:
                 reply = self._for_each_recipient(reply + b"\r\n").removesuffix(b"\r\n")
                 self.reset()
             self.forget_refusal()
+        self.about = self.about or b"BDAT"
         if told:
-            self.say(reply)
+            self.put_off(reply)
         else:
             self.refuse(reply)
 
     def _text_ended(self, *, too_large: bool) -> None:
+        self.about = self.about or b"DATA"
         if too_large:
             self._refuse_text(TOO_LARGE)
         elif self._text.faults:
@@ -448,6 +526,7 @@ class ServerSession:
             self.chunked = False
             self._state = State.PARKED
             self._flags |= MESSAGE
+            self.idle_commands = 0
 
     def _refuse_text(self, reply: bytes) -> None:
         reply = self._for_each_recipient(reply + b"\r\n").removesuffix(b"\r\n")

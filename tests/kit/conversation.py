@@ -69,6 +69,26 @@ def _told(value: object) -> str:
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
+def refused(owner: Any, reply: bytes, line: bytes) -> bytes:
+    """For `named`: behind each refusal stands what it was about."""
+    about = bytes(c for c in line[:40] if 32 <= c < 127)
+    return reply.removesuffix(b"\r\n") + b" [%b]\r\n" % about
+
+
+def gate(owner: Conversation) -> bytes:
+    """For `gated`: two messages are enough."""
+    owner.mails += 1
+    return b"450 4.7.1 Too much mail\r\n" if owner.mails > 2 else b""
+
+
+def become(owner: Conversation, argument: bytes) -> bytes:
+    """For `commands`: the client becomes another one, whom `judge` knows or not."""
+    if argument == b"nobody":
+        return b"550 5.7.0 Not you\r\n"
+    owner.session.restart(lambda address: b"550 5.1.1 Not for you\r\n", argument.decode("ascii", "replace"))
+    return owner.greeting
+
+
 @dataclass(frozen=True)
 class Message:
     sender: bytes
@@ -99,9 +119,18 @@ class Conversation:
             options["offers"] = offers(options["offers"])
         if options.pop("strict_sender", False):
             options["judge_sender"] = judge_sender
+        if options.pop("named", False):
+            options["refused"] = refused
+        if options.pop("gated", False):
+            options["gate"] = gate
+        if options.pop("commands", False):
+            options |= {"commands": {b"BECOME": become}, "keywords": (b"BECOME ANYBODY",)}
         server = self.module.ServerConfig(**options)
+        self.greeting = server.greeting
         server.refuse_mail = refuse_mail
         self.session = self.module.ServerSession(server, judge)
+        self.session.owner = self
+        self.mails = 0
         self._body = bytearray()
         self._said: list[bytes | None] = []  # since AUTH
         self._mechanism = b""
@@ -133,7 +162,9 @@ class Conversation:
         m = self.module
         while True:
             self._note(flags)
-            if flags & m.AUTH:
+            if flags & m.SLOW:
+                assert self.session.slowed
+            elif flags & m.AUTH:
                 self._take_auth()
             elif flags & m.MESSAGE:
                 self._take_message()
@@ -181,14 +212,18 @@ class Conversation:
             name = [self._mechanism.decode()] if method == "authenticated" else []
             answered: int = getattr(self.session, method)(argument, *name)
             return answered
+        if self.session.slowed:
+            woken: int = self.session.wake()
+            return woken
         flags: int = self.session.resume(b"250 2.0.0 Message %d taken\r\n" % len(self.messages))
         return flags
 
     def trace(self) -> dict[str, Any]:
         """All that an observer can know; equal for equal input, however it was cut."""
         s = self.session
-        names = "helo esmtp tls user spoke errors sender recipients eight_bit binary body_size in_data in_transaction"
-        state = {name: getattr(s, name) for name in [*names.split(), "parked"]}
+        names = "helo esmtp tls user spoke errors lines sender recipients eight_bit binary body_size"
+        states = "in_data in_transaction parked slowed"
+        state = {name: getattr(s, name) for name in f"{names} {states}".split()}
         return state | {
             "options": options_text(s.options),
             "output": bytes(self.output),

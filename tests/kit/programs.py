@@ -15,7 +15,7 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 def need_smtp_source() -> tuple[list[str], dict[str, str]]:
     """Postfix's load generator, as command and environment: the installed one or that of the benchmarks' cache."""
     cache = postfix.cache_folder(None)
-    if shutil.which("smtp-source", path=_PATH) is None and ((cache / "postfix/complete").exists() or _in_ci()):
+    if shutil.which("smtp-source", path=_PATH) is None and ((cache / "postfix/complete").exists() or in_ci()):
         return postfix.find(cache).program("smtp-source")
     return [need("smtp-source")], dict(os.environ)
 
@@ -25,10 +25,10 @@ def need(program: str) -> str:
     found = shutil.which(program, path=_PATH)
     if found is not None:
         return found
-    if _in_ci():
+    if in_ci():
         pytest.fail(f"{program} is missing, and CI must have it")
     pytest.skip(f"{program} is not installed")
 
 
-def _in_ci() -> bool:
+def in_ci() -> bool:
     return os.environ.get("CI") == "true"

@@ -1,0 +1,136 @@
+"""Mail relayed to servers that others wrote: Postfix, Exim, and Dovecot's LMTP."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.kit.dovecot import dovecot_lmtp
+from tests.kit.exim import exim
+from tests.kit.peers import Certificate, Peer, issue
+from tests.kit.postfix import postfix
+from tests.kit.server import Server
+from tests.kit.waiting import wait_for
+
+pytestmark = pytest.mark.slow
+
+HEAD = (
+    b"From: ann@home.test\r\nTo: bob\r\nDate: Fri, 1 Nov 2024 10:00:00 +0000\r\n"
+    b"Message-ID: <%b@home.test>\r\nSubject: x\r\n\r\n"
+)
+BODIES = {
+    "dots": b".\r\n..\r\n.x\r\nx.\r\n.\r\n",
+    "8-bit": bytes(c for c in range(1, 256) if c not in b"\r\n") + "☃\r\n".encode(),
+    "long lines": b"x" * 990 + b"\r\n" + b"." * 990 + b"\r\n",
+    "empty": b"",
+    "big": b"".join(b".%d " % n + random.Random(n).randbytes(500).hex()[:970].encode() + b"\r\n" for n in range(8000)),
+}
+MAKERS: dict[str, Callable[[Certificate, Sequence[str]], AbstractContextManager[Peer]]] = {
+    "postfix": postfix,
+    "exim": exim,
+}
+TLS = ["off", "may", "require"]
+MANY = [f"u{number}" for number in range(250)]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return issue(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Peer]:
+    with MAKERS[request.param](certificate, ["bob", *TLS, *MANY]) as made:
+        yield made
+
+
+def body_of(letter: bytes) -> bytes:
+    return letter.partition(b"\n\n")[2]
+
+
+def text(name: str) -> bytes:
+    return HEAD % name.replace(" ", "-").encode() + BODIES[name]
+
+
+@pytest.mark.parametrize("tls", TLS)
+def test_texts_arrive_octet_for_octet(tmp_path: Path, peer: Peer, tls: str) -> None:
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}, delivery={"tls": tls}) as server:
+        for name in BODIES:
+            server.send("ann@home.test", [f"{tls}@{peer.domain}"], text(name), " BODY=8BITMIME")
+        letters = peer.wait(tls, len(BODIES))
+        server.wait_empty()
+    assert sorted(map(body_of, letters)) == sorted(body.replace(b"\r\n", b"\n") for body in BODIES.values())
+    heads = [letter.partition(b"Received: from client.test")[0].lower() for letter in letters]
+    assert [b"with esmtps" in head for head in heads] == [tls != "off"] * len(BODIES)
+    assert server.log.read_text().count(" tls=TLSv1.3 ") == (len(BODIES) if tls != "off" else 0)
+
+
+def test_many_recipients(tmp_path: Path, peer: Peer) -> None:
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}) as server:
+        server.send("ann@home.test", [f"{local}@{peer.domain}" for local in MANY], text("dots"))
+        for local in MANY:
+            assert body_of(peer.wait(local)[0]) == BODIES["dots"].replace(b"\r\n", b"\n")
+        server.wait_empty()
+        assert server.log.read_text().count(" delivered ") == len(MANY)
+
+
+def test_each_recipient_has_its_own_fate(tmp_path: Path, peer: Peer) -> None:
+    before = len(peer.letters("bob"))
+    locals_ = ["bob", "later", "never"]
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}, retry={"first": "1h"}) as server:
+        message_id = server.send("ann@home.test", [f"{local}@{peer.domain}" for local in locals_], text("dots"))
+        peer.wait("bob", before + 1)
+        (notice,) = server.wait_letters("ann")
+        assert f"never@{peer.domain}".encode() in notice
+        assert b"5.2.1" in notice
+        assert f"later@{peer.domain}".encode() not in notice.partition(b"Received:")[2].partition(b"\n\n")[2]
+        part = server.wait_part(message_id, "deferred")
+        assert "4.2.1" in part["reason"]
+        wait_for(lambda: server.count() == 1, what="the end of the notice")
+
+
+def test_a_connection_serves_many_messages(tmp_path: Path, peer: Peer) -> None:
+    before = len(peer.letters("u0"))
+    sections = {"delivery": {"connections": 1}}
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}, **sections) as server:
+        with server.talk() as talk:
+            talk.hello()
+            for _ in range(50):
+                talk.mail("ann@home.test", [f"u0@{peer.domain}"], text("dots"))
+        peer.wait("u0", before + 50)
+        server.wait_empty()
+
+
+# ---- LMTP
+
+
+@pytest.fixture(scope="module")
+def mailboxes() -> Iterator[Peer]:
+    with dovecot_lmtp("dovecot.test", ["bob", "eve", *MANY]) as made:
+        yield made
+
+
+@pytest.mark.parametrize("way", ["port", "unix"])
+def test_dovecot_takes_mail_by_lmtp(tmp_path: Path, mailboxes: Peer, way: str) -> None:
+    hop = f"lmtp:127.0.0.1:{mailboxes.port}" if way == "port" else f"lmtp:unix:{mailboxes.folder}/lmtp"
+    before = len(mailboxes.letters("bob"))
+    domains = {"dovecot.test": hop, "home.test": f"maildir:{tmp_path}/mail/{{domain}}/{{local}}"}
+    with Server(tmp_path, domains=domains) as server:
+        for name in BODIES:
+            server.send("ann@home.test", ["bob@dovecot.test"], text(name), " BODY=8BITMIME")
+        letters = mailboxes.wait("bob", before + len(BODIES))
+        wanted = {body.replace(b"\r\n", b"\n") for body in BODIES.values()}
+        assert not {body_of(letter) for letter in letters} ^ wanted
+        # One message, a verdict for each recipient (RFC 2033 §4.2).
+        server.send("ann@home.test", [f"{local}@dovecot.test" for local in ["eve", "nobody", *MANY]], text("dots"))
+        (notice,) = server.wait_letters("ann")
+        assert b"nobody@dovecot.test" in notice
+        assert b"eve@dovecot.test" not in notice.partition(b"\n\n")[2].partition(b"message/rfc822-headers")[0]
+        mailboxes.wait("eve")
+        for local in MANY:
+            mailboxes.wait(local)
+        server.wait_empty()

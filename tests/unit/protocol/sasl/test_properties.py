@@ -12,7 +12,6 @@ from mta.protocol.sasl.prep import saslprep
 from mta.protocol.sasl.scram import Scram
 from mta.protocol.sasl.steps import AskPassword, AskToken, AskVerifier, Challenge, Proven
 from mta.protocol.sasl.verifier import make_verifier
-from tests.fuzz import sasl
 
 
 def is_preparable(text: str) -> bool:
@@ -53,7 +52,3 @@ def test_plain_agrees(user: str, password: str) -> None:
 @given(texts.filter(lambda text: "\x01" not in text), st.from_regex(r"\A[A-Za-z0-9._~+/-]+=*\Z"))
 def test_xoauth2_agrees(user: str, token: str) -> None:
     assert OAuth(old=True).step(XOAuth2Client(user, token).initial()) == AskToken(saslprep(user), token)
-
-
-def test_the_fuzz_program_runs() -> None:
-    assert sasl.main(["--inputs", "500", "--seed", "3"]) == 0

@@ -12,6 +12,7 @@ from mta.protocol.sasl.prep import saslprep
 from mta.protocol.sasl.scram import Scram
 from mta.protocol.sasl.steps import AskPassword, AskToken, AskVerifier, Challenge, Proven
 from mta.protocol.sasl.verifier import make_verifier
+from tests.fuzz import sasl
 
 
 def is_preparable(text: str) -> bool:

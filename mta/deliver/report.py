@@ -90,9 +90,10 @@ class Report:
 
         `tls` is what the log says of the connection, a blank before it.
         """
-        if work.notify & NOTIFY_SUCCESS and not dsn_handed_on:
+        if work.traced or (work.notify & NOTIFY_SUCCESS and not dsn_handed_on):
             code, _, text = status.partition(" ")
-            self.settled(work, (Outcome(Status.DELIVERED, reply_of(int(code), text), hop),), tls=tls)
+            outcome = Outcome(Status.DELIVERED, reply_of(int(code), text), hop, dsn_handed_on=dsn_handed_on)
+            self.settled(work, (outcome,), tls=tls)
             return
         self.states[work.job.seat] = DELIVERED
         self._add((work, hop + tls, status))

@@ -10,10 +10,10 @@ class Work:
 
     `since` is when it began to wait for a connection. `fresh` tells that it is the first transaction of its
     connection, `again` that a connection ended under it once before anything had been said about it.
-    `notify` are the bits NOTIFY_... of all recipients together.
+    `notify` are the bits NOTIFY_... of all recipients together, `traced` is by-trace of RFC 2852.
     """
 
-    __slots__ = ("addresses", "again", "fresh", "job", "members", "notify", "sender", "since", "stored")
+    __slots__ = ("addresses", "again", "fresh", "job", "members", "notify", "sender", "since", "stored", "traced")
 
     def __init__(self, job: Job, since: float) -> None:
         self.job = job
@@ -22,6 +22,7 @@ class Work:
         self.again = False
         self.sender = b""
         self.notify = 0
+        self.traced = False
         self.members: tuple[int, ...] = ()  # indexes into the envelope's recipients
         self.addresses: tuple[bytes, ...] = ()  # of the members, in the same order
         self.stored: Stored | None = None
@@ -44,6 +45,8 @@ class Work:
     def _know(self, envelope: Envelope, parts: tuple[tuple[int, ...], ...]) -> None:
         recipients = envelope.recipients
         self.sender = envelope.sender
+        if envelope.options is not None:
+            self.traced = envelope.options.by_trace
         if len(recipients) == 1:
             self.members = (0,)
             self.addresses = (recipients[0].address,)

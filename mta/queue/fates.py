@@ -3,7 +3,8 @@
     failed      NOTIFY unset, or with FAILURE       (RFC 3461 §4.1)
     delayed     NOTIFY with DELAY; unset: as `[notices] warn` says, which RFC 3461 §4.1 leaves to us
     delivered   NOTIFY with SUCCESS, at the end of the way: a Maildir, LMTP
-    relayed     NOTIFY with SUCCESS, and the next host has no DSN: what it does with the mail nobody will tell
+    relayed     NOTIFY with SUCCESS, and the next host has no DSN: what it does with the mail nobody will tell;
+                with the trace of RFC 2852 whatever it has, unless NOTIFY is NEVER
 
 Invariant: a null reverse-path is told nothing (RFC 5321 §4.5.5, RFC 3461 §6), so there is no notice about a notice.
 """
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mta.mail.dsn import Action, Fate
-from mta.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_SUCCESS, Envelope, HopKind
+from mta.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, HopKind
 from mta.queue.outcome import Group, Verdict
 
 Warn = Literal["users", "all", "asked"]
@@ -38,14 +39,23 @@ def choose(
     failed = list(_each(envelope, verdict.failures, left, "failed"))
     told = [fate for notify, _, fate in failed if not notify or notify & NOTIFY_FAILURE]
     untold = [fate for notify, _, fate in failed if notify and not notify & NOTIFY_FAILURE]
-    done: Action = "delivered" if kind in _LOCAL else "relayed"
-    successes = _each(envelope, verdict.successes, left, done)
-    told += [fate for notify, _, fate in successes if notify & NOTIFY_SUCCESS]
+    told += _succeeded(envelope, verdict.successes, left, kind)
     if verdict.warn:
         told += delayed(envelope, Group(verdict.waiting or (), verdict.reply, verdict.hop), left, until, warn)
     if not envelope.sender:
         told, untold = [], [fate for _, _, fate in failed]
     return Telling(tuple(told), tuple(untold), frozenset(index for _, index, _ in failed))
+
+
+def _succeeded(envelope: Envelope, groups: Sequence[Group], left: Sequence[int], kind: HopKind) -> list[Fate]:
+    """The delivered recipients of whom the sender wants to hear, and nobody else will tell him."""
+    relayed = kind not in _LOCAL
+    traced = relayed and envelope.options is not None and envelope.options.by_trace
+    done = _each(envelope, groups, left, "relayed" if relayed else "delivered")
+    if traced:
+        return [fate for notify, _, fate in done if notify != NOTIFY_NEVER]
+    mute = {index for group in groups if group.handed_on for index in group.recipients or left}
+    return [fate for notify, index, fate in done if notify & NOTIFY_SUCCESS and index not in mute]
 
 
 def delayed(envelope: Envelope, group: Group, left: Sequence[int], until: float, warn: Warn) -> list[Fate]:

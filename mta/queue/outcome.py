@@ -16,19 +16,22 @@ _SILENCE = Reply(0, "", "")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Recipients that had the same end, with the words of the host that said so."""
+    """Recipients that had the same end, with the words of the host that said so.
+
+    `handed_on`, of delivered ones: that host tells their sender, if he wants to hear of it.
+    """
 
     recipients: Members
     reply: Reply
     hop: str = ""
+    handed_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The sum of an attempt. `reply` is what to tell a person; `waiting` are the recipients to be tried again.
 
-    `successes` are the delivered ones of which nobody else will tell their sender, if he wants to hear of it at all.
-    `warn`: he is to be told of those that wait.
+    `successes` are the delivered ones again, in groups. `warn`: their sender is to be told of those that wait.
     """
 
     delivered: Members = ()
@@ -68,8 +71,7 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
     for outcome in outcomes:
         if outcome.status is Status.DELIVERED:
             delivered.extend(outcome.recipients)
-            if not outcome.dsn_handed_on:
-                successes.append(Group(outcome.recipients, outcome.reply, outcome.hop))
+            successes.append(Group(outcome.recipients, outcome.reply, outcome.hop, outcome.dsn_handed_on))
         elif outcome.status is Status.FAILED:
             failures.append(Group(outcome.recipients, outcome.reply, outcome.hop))
         else:

@@ -84,21 +84,27 @@ def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notify", "handed_on", "told"),
-    [(0, False, False), (NOTIFY_FAILURE, False, False), (NOTIFY_SUCCESS, True, False), (NOTIFY_SUCCESS, False, True)],
+    ("notify", "traced", "handed_on", "told"),
+    [
+        (0, False, False, False),
+        (NOTIFY_FAILURE, False, False, False),
+        (NOTIFY_SUCCESS, False, True, False),
+        (NOTIFY_SUCCESS, False, False, True),
+        (0, True, True, True),
+    ],
 )
 def test_success_is_written_out_only_where_somebody_is_to_hear_of_it(
-    tmp_path: Path, notify: int, handed_on: bool, told: bool
+    tmp_path: Path, notify: int, traced: bool, handed_on: bool, told: bool
 ) -> None:
     async def main() -> None:
         rig = Rig(tmp_path)
         (job,) = rig.mail(1)
         work = Work(job, 0.0)
         work.address(rig.reader)
-        work.notify = notify
+        work.notify, work.traced = notify, traced
         rig.desk.report.delivered(work, "hop", "250 2.0.0 ok", dsn_handed_on=handed_on)
         rig.desk.report.flush()
-        outcome = Outcome(Status.DELIVERED, Reply(250, "2.0.0", "ok"), "hop")
+        outcome = Outcome(Status.DELIVERED, Reply(250, "2.0.0", "ok"), "hop", dsn_handed_on=handed_on)
         assert [r.outcomes for r in rig.results] == [(outcome,) if told else ()]
         assert rig.desk.report.states[job.seat] == DELIVERED
         await asyncio.sleep(0)

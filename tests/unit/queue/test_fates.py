@@ -98,7 +98,19 @@ def test_what_the_next_host_will_tell_is_not_told_here() -> None:
         ]
     )
     assert verdict.delivered == (0, 1)
-    assert verdict.successes == (Group((1,), OK, "mx"),)
+    envelope = Envelope(sender=b"s@x", recipients=tuple(Recipient(b"r%d@y" % n, NOTIFY_SUCCESS) for n in range(3)))
+    telling = choose(envelope, verdict, [0, 1, 2], kind="smtp", until=0, warn="users")
+    assert [fate.address for fate in telling.told] == [b"r1@y"]
+
+
+@pytest.mark.parametrize("handed_on", [False, True])
+def test_a_trace_tells_each_step_on_the_way(handed_on: bool) -> None:
+    recipients = tuple(Recipient(b"r%d@y" % n, notify) for n, notify in enumerate([0, NOTIFY_NEVER, NOTIFY_FAILURE]))
+    envelope = Envelope(sender=b"s@x", recipients=recipients, options=Options(by_trace=True, deliver_by=1))
+    verdict = Verdict(successes=(Group((), OK, "mx", handed_on),))
+    telling = choose(envelope, verdict, [0, 1, 2], kind="smtp", until=0, warn="users")
+    assert [(fate.address, fate.action) for fate in telling.told] == [(b"r0@y", "relayed"), (b"r2@y", "relayed")]
+    assert choose(envelope, verdict, [0, 1, 2], kind="maildir", until=0, warn="users").told == ()
 
 
 def test_a_delay_names_those_that_wait_and_until_when() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -207,6 +208,34 @@ def test_show(operator: FakeOperator, config: str, capsys: pytest.CaptureFixture
         "    <u@example.org> pending",
         "  example.org: deferred, 3 attempts, via smtp:mx",
         "    <u@example.org> pending",
+    ]
+
+
+def test_show_tells_what_the_client_said(
+    operator: FakeOperator, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipients = [
+        {
+            "address": "u@example.org",
+            "state": "pending",
+            "notify": ["success", "delay"],
+            "orcpt": "rfc822;U@example.org",
+        },
+        {"address": "v@example.org", "state": "done"},
+    ]
+    part = {"domain": "example.org", "state": "deferred", "site": "", "attempts": 3, "next": None, "reason": ""}
+    wishes = {"user": "ann", "require_tls": True, "hold_until": time.time() + 7200, "priority": -3}
+    operator.rows[:] = [row(1, parts=[part | {"recipients": recipients, "told": ["delayed"]}], wishes=wishes)]
+    assert run("queue", "show", "000000000001", "-c", config) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["  user: ann", "  require_tls: yes"]
+    assert re.fullmatch(r"  hold_until: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} \(in 2h\)", lines[3])
+    assert lines[4:] == [
+        "  priority: -3",
+        "  example.org: deferred, 3 attempts, via no site yet",
+        "    its sender was told that it is delayed",
+        "    <u@example.org> pending (notify success, delay; orcpt rfc822;U@example.org)",
+        "    <v@example.org> done",
     ]
 
 

@@ -23,6 +23,7 @@ from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
 from mta.policy.failures import FailureTable, login_secret
+from mta.policy.tally import TallyTable
 from mta.premises import EX_TEMPFAIL, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
@@ -96,6 +97,7 @@ class Server:
         self._counters = Table(1 + receivers + couriers)
         self._seats = open_seats(settings, couriers)
         self._failures = FailureTable()
+        self._tallies = TallyTable(receivers)
         self._secret = open_secret(settings)
         if settings.auth:
             importlib.import_module("mta.receive.auth")  # before the forks, so that receivers share it
@@ -169,8 +171,21 @@ class Server:
 
         def run(life: int, up: Up) -> None:
             row = self._counters.row(worker)
-            failures, secret = self._failures, self._secret
-            receiver.run(receiver.ReceiverStart(settings, worker, life, row, link, listeners, failures, secret, up))
+            receiver.run(
+                receiver.ReceiverStart(
+                    settings=settings,
+                    worker=worker,
+                    life=life,
+                    counters=row,
+                    link=link,
+                    listeners=listeners,
+                    failures=self._failures,
+                    tallies=self._tallies,
+                    place=mine,
+                    secret=self._secret,
+                    up=up,
+                )
+            )
 
         return Role("receiver", worker, run, listeners=[sock for _, sock in listeners], links=[link], front=True)
 

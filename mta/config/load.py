@@ -21,7 +21,21 @@ from mta._fastparse import EXTENSIONS
 from mta.config import auth, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
-from mta.config.settings import Address, Auth, Domain, Listener, Network, NextHop, Octets, Route, Seconds, Settings, Tls
+from mta.config.settings import (
+    Address,
+    Auth,
+    Domain,
+    Limits,
+    Listener,
+    Network,
+    NextHop,
+    Octets,
+    Rate,
+    Route,
+    Seconds,
+    Settings,
+    Tls,
+)
 
 T = TypeVar("T")
 _MOST_BY_DEFAULT = 32  # receivers, and couriers; more do not help one disk
@@ -124,13 +138,15 @@ class _Loader:
                 given[name] = self._base / field.default  # so that no path depends on where a command is started
         if kind is Settings:
             self._check(given)
+            if len(self.problems) == before:
+                given["listener"] = _with_limits(given, table)
         return kind(**given) if len(self.problems) == before else None
 
     def _value(self, hint: Any, metadata: Any, value: object, key: KeyPath) -> Any:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
         if origin is types.UnionType and type(None) in arguments:
             hint = next(a for a in arguments if a is not type(None))
-        if dataclasses.is_dataclass(hint) and hint not in (Address, NextHop):
+        if dataclasses.is_dataclass(hint) and hint not in (Address, NextHop, Rate):
             return self.section(hint, value, key)  # type: ignore[arg-type]
         if origin is tuple:
             return self._tuple(arguments[0], metadata, value, key)
@@ -255,6 +271,25 @@ class _Loader:
                 self.say(("route", n, "next_hop"), "maildir: is for own domains; declare a [[domain]]")
 
 
+def _with_limits(given: Mapping[str, Any], table: Mapping[str, Any]) -> tuple[Listener, ...]:
+    """The listeners with all their limits: what their own table says, else [limits], else what their role does."""
+    shared = {name: getattr(given["limits"], name) for name in table.get("limits", ())}
+    return tuple(
+        dataclasses.replace(
+            listener,
+            limits=Limits(
+                **{f.name: f.metadata["roles"][listener.role] for f in _LIMITS if listener.role in f.metadata["roles"]}
+                | shared
+                | {name: getattr(listener.limits, name) for name in written.get("limits", ())}
+            ),
+        )
+        for listener, written in zip(given["listener"], table["listener"], strict=True)
+    )
+
+
+_LIMITS = [field for field in dataclasses.fields(Limits) if "roles" in field.metadata]
+
+
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} must be a string in quotes")
@@ -285,6 +320,7 @@ _PARSERS: dict[object, Callable[[object], object]] = {
     Octets: values.octets,
     Address: values.address,
     Network: values.network,
+    Rate: values.rate,
     str: _string,
     int: _whole,
     bool: _truth,

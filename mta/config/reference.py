@@ -8,14 +8,15 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from mta.config.settings import Address, Network, NextHop, Octets, Seconds, Settings
+from mta.config.settings import Address, Limits, Network, NextHop, Octets, Rate, Seconds, Settings
 
 _HEAD = """\
 # Configuration
 
 One TOML file. Unknown keys, wrong types and wrong values are errors that name the file, the line and the key
 (`mta check -c FILE`). Durations are written "250ms", "30s", "5m", "1h30m", "5d" or as a number of seconds; sizes
-"256K", "64M" or a number of octets. Relative paths begin at the folder of the file.
+"256K", "64M" or a number of octets; rates "5/s", "60/m", "1000/h", "9000/d" or "none". Relative paths begin at the
+folder of the file.
 
 This page is generated from the declarations: `python -m mta.config.reference > docs/configuration.md`.
 """
@@ -25,6 +26,8 @@ _TYPES: dict[object, str] = {
     Address: "address",
     NextHop: "next hop",
     Network: "network",
+    Rate: "rate",
+    Limits: "table",
     Path: "path",
     str: "string",
     int: "number",
@@ -64,6 +67,7 @@ def _is_tables(hint: Any) -> bool:
 
 def _row(field: dataclasses.Field[Any], hint: Any) -> str:
     default = "required" if field.default is dataclasses.MISSING else _default(field.default)
+    default += "".join(f"; {role}: {_default(value)}" for role, value in field.metadata.get("roles", {}).items())
     meaning = field.metadata["help"].replace("|", "\\|")
     return f"| `{field.name}` | {_type(hint)} | {default} | {meaning} |"
 
@@ -84,7 +88,7 @@ def _type(hint: Any) -> str:
 def _default(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if value in ((), None, ""):
+    if value in ((), None, "") or isinstance(value, Limits):
         return "none"
     return f'"{value}"' if isinstance(value, str | Path) else f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -18,6 +18,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so many seconds; a count of 0 stands for any number."""
+
+    count: int
+    seconds: int
+
+    def __str__(self) -> str:
+        units = {1: "s", 60: "m", 3600: "h", 86400: "d"}
+        return f"{self.count}/{units.get(self.seconds, f'{self.seconds}s')}" if self.count else "none"
+
+
+NO_RATE = Rate(0, 60)
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """A TCP address to listen on or to ask: an IP address and a port."""
 
@@ -65,6 +80,68 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """[limits]: what clients may ask; [listener.limits] behind a [[listener]] changes single keys for that one."""
+
+    message_size: Octets = key("The largest message.", Octets(50 << 20), low=1024)
+    recipients: int = key("Recipients in one message (RFC 5321 4.5.3.1.8 asks for at least 100).", 1000, low=1)
+    connections: int = key(
+        "Connections to one listener at once, over all receivers; further ones are greeted with 421.", 20000, low=1
+    )
+    connections_per_address: int = key(
+        "Of these from one IPv4 address or IPv6 /64; 0: any number.", 50, low=0, roles={"submission": 20}
+    )
+    connection_rate: Rate = key(
+        'New connections from one address or /64: "60/m", "1000/h" or "none".',
+        NO_RATE,
+        roles={"submission": Rate(120, 60)},
+    )
+    message_rate: Rate = key("MAIL commands from one address or /64.", NO_RATE, roles={"submission": Rate(1000, 3600)})
+    recipient_rate: Rate = key(
+        "RCPT commands from one address or /64.", NO_RATE, roles={"submission": Rate(5000, 3600)}
+    )
+    error_rate: Rate = key(
+        "Refused commands from one address or /64; who has more is greeted with 421 until they are past.",
+        NO_RATE,
+        roles={"submission": Rate(300, 3600)},
+    )
+    limit_trusted: bool = key("Hold the networks of [relay] to the limits of one address, too.", False)
+    errors: int = key("Refused commands before the session is closed.", 20, low=1)
+    slow_errors: int = key("Refused commands in a session from which on replies are held back.", 10, low=1)
+    error_delay: Seconds = key(
+        "How long the first of these is held back; each further one so much longer, up to ten times that.",
+        Seconds(1.0),
+        high=30.0,
+    )
+    idle_commands: int = key(
+        "Commands that move no mail (NOOP, RSET, VRFY, EHLO, ...) between two messages before the session is closed.",
+        100,
+        low=1,
+    )
+    header_size: Octets = key("The longest header; 0: any.", Octets(256 << 10), low=0)
+    header_lines: int = key("Lines in it; 0: any number.", 5000, low=0)
+    line_length: int = key(
+        "Octets in a line of a text, without its CRLF; 0: any. RFC 5321 4.5.3.1.6 has 998, but longer ones are met in"
+        " honest mail, and this server carries them as they are.",
+        0,
+        low=0,
+    )
+    mime_depth: int = key("How deep multiparts may lie within each other; 0: not looked at.", 0, low=0)
+    greeting_timeout: Seconds = key("Wait for the first command.", Seconds(300.0), low=0.1)
+    command_timeout: Seconds = key("Wait for the next command to be whole (RFC 5321 4.5.3.2).", Seconds(300.0), low=0.1)
+    data_timeout: Seconds = key("Wait for the next part of a text.", Seconds(180.0), low=0.1)
+    stress_timeout: Seconds = key(
+        "No wait is longer than this while four fifths of `connections` are in use.", Seconds(20.0), low=0.1
+    )
+    handshake_timeout: Seconds = key("A TLS handshake must be done in this time.", Seconds(30.0), low=0.1)
+    session_timeout: Seconds = key("How long a session may last in all; 0: any time.", Seconds(0.0))
+    data_rate: Octets = key(
+        "Octets a second at which a text must come, over `data_window`; 0: any.", Octets(100), low=0
+    )
+    data_window: Seconds = key("How long a text may come more slowly than that.", Seconds(60.0), low=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """[[listener]]: addresses that accept SMTP."""
 
@@ -87,6 +164,7 @@ class Listener:
         " vouch for ends the connection.",
         "off",
     )
+    limits: Limits = key("[listener.limits]: keys of [limits] that differ here; see there.", Limits())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,19 +263,6 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """[limits]: what one SMTP session may ask of a receiver."""
-
-    message_size: Octets = key("The largest message.", Octets(50 << 20), low=1024)
-    recipients: int = key("Recipients in one message (RFC 5321 4.5.3.1.8 asks for at least 100).", 1000, low=1)
-    errors: int = key("Refused commands before the session is closed.", 20, low=1)
-    greeting_timeout: Seconds = key("Wait for the first command.", Seconds(300.0), low=0.1)
-    command_timeout: Seconds = key("Wait for the next command.", Seconds(300.0), low=0.1)
-    data_timeout: Seconds = key("Wait for the next part of a text.", Seconds(180.0), low=0.1)
-    handshake_timeout: Seconds = key("A TLS handshake must be done in this time.", Seconds(30.0), low=0.1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """[delivery]: how mail is sent on."""
 
@@ -260,6 +325,9 @@ class Log:
     """[log]: the mail log, one line a step of a message."""
 
     path: Path | None = key("A file to append to; unset: standard error.", None)
+    refusals: Rate = key(
+        "Lines about refused commands that each receiver may write; those beyond are only counted.", Rate(600, 60)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mta.config.settings import Address, Network, NextHop, Octets, Seconds
+from mta.config.settings import NO_RATE, Address, Network, NextHop, Octets, Rate, Seconds
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
+_RATE = re.compile(r"(\d{1,7})\s*/\s*([smhd])", re.ASCII)
+_MOST_IN_A_WINDOW = 1_000_000
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _KINDS = ("smtp", "lmtp", "maildir", "mx", "hold", "discard")
 
@@ -49,6 +51,15 @@ def octets(value: object) -> Octets:
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         return Octets(int(finite(float(match[1]) * (1 << _SIZES[match[2].upper()]))))
     raise ValueError(f'{value!r} is no size; write "64M", "256K" or a number of octets')
+
+
+def rate(value: object) -> Rate:
+    """ "60/m", or "none"."""
+    if value == "none":
+        return NO_RATE
+    if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())) and 0 < int(match[1]) <= _MOST_IN_A_WINDOW:
+        return Rate(int(match[1]), int(_UNITS[match[2]]))
+    raise ValueError(f'{value!r} is no rate; write "5/s", "60/m", "1000/h", "9000/d" (at most a million) or "none"')
 
 
 def address(value: object) -> Address:

@@ -38,6 +38,7 @@ NAMES: Final = (
     "tls_handshakes",
     "tls_resumed",  # of those
     "tls_failures",
+    "connections_refused",  # turned away at the door
 )
 INDEX: Final = {name: i for i, name in enumerate(NAMES)}
 _ROW: Final = 64  # room for more names, and rows on cache lines of their own

@@ -1,8 +1,7 @@
 """Failed logins, counted per user and per address, in memory that all receivers of a server share.
 
-Made before the first fork, as the counters are. A row is found by a keyed hash of what it counts, in a set of eight;
-in a full set the row that was quiet for longest gives way. Processes write without a lock: two failures at the same
-instant may count as one, which no guesser can make use of.
+The memory is that of `mta.policy.rows`, with one shard for all: two failures at the same instant may count as one,
+which no guesser can make use of.
 
 A count ends `lockout` after the last failure that was added to it. Attempts that are turned away unseen add nothing.
 
@@ -13,19 +12,16 @@ A count ends `lockout` after the last failure that was added to it. Attempts tha
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import mmap
 import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from mta.config.settings import Login
+from mta.policy.rows import LAST, SharedRows
 
-_SETS: Final = 8192
-_WAYS: Final = 8
-_WORDS: Final = 4  # of 64 bits in a row: tag, count, last second, spare
+_COUNT: Final = 2  # the word of a row
 _SECRET: Final = 32
 _KNOWN_FOR = 30 * 86400  # seconds that an address stays known as a user's own
 
@@ -34,35 +30,21 @@ class FailureTable:
     """The shared rows; two megabytes, of which only what is used is ever in memory."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, _SETS * _WAYS * _WORDS * 8)).cast("Q")
-        self._key = os.urandom(16)
+        self._rows = SharedRows(4)
 
     def count(self, name: str, now: int, lifetime: int) -> int:
-        row, found = self._find(name)
-        cells = self._cells
-        return cells[row + 1] if found and cells[row + 2] + lifetime > now else 0
+        row = self._rows.find(self._rows.tag(name))
+        return self._counted(row, now, lifetime) if row >= 0 else 0
 
     def add(self, name: str, now: int, lifetime: int) -> None:
-        row, found = self._find(name)
-        cells = self._cells
-        count = cells[row + 1] if found and cells[row + 2] + lifetime > now else 0
-        cells[row] = self._tag(name)
-        cells[row + 1] = count + 1
-        cells[row + 2] = now
+        row = self._rows.claim(self._rows.tag(name))
+        cells = self._rows.cells
+        cells[row + _COUNT] = self._counted(row, now, lifetime) + 1
+        cells[row + LAST] = now
 
-    def _tag(self, name: str) -> int:
-        digest = hashlib.blake2s(name.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
-        return int.from_bytes(digest, "little") or 1  # 0 is an empty row
-
-    def _find(self, name: str) -> tuple[int, bool]:
-        """The row of this name, or the one to use for it."""
-        tag = self._tag(name)
-        first = tag % _SETS * _WAYS * _WORDS
-        rows = range(first, first + _WAYS * _WORDS, _WORDS)
-        for row in rows:
-            if self._cells[row] == tag:
-                return row, True
-        return min(rows, key=lambda row: self._cells[row + 2]), False
+    def _counted(self, row: int, now: int, lifetime: int) -> int:
+        cells = self._rows.cells
+        return cells[row + _COUNT] if cells[row + LAST] + lifetime > now else 0
 
 
 class Guard:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, cast
 
 from mta import _fastparse
 from mta.model import Body, MessageId, StoreError
+from mta.policy.admission import NOBODY, Guest
+from mta.policy.shape import Look
+from mta.policy.submission import Unfit
 from mta.receive.tls import TlsShell
 
 if TYPE_CHECKING:
@@ -31,15 +34,21 @@ _DISCARD = _fastparse.DISCARD
 _STARTTLS = _fastparse.STARTTLS
 _CLOSE = _fastparse.CLOSE
 _AUTH = _fastparse.AUTH
+_SLOW = _fastparse.SLOW
+_FLUSH_SECONDS = 30  # for the last replies to go out
+_MOST_UNREAD = 1 << 20  # octets of replies that wait for a client; one read of commands makes less
 
 
 class Connection(asyncio.BufferedProtocol):
     """A client.
 
-    `active` is the tick in which it last sent something, `large` the file of a large text that arrives and
-    `large_id` the id it was begun under, `failed` why that file could not be written, `tls` the shell of a connection
-    under TLS, `lost` that it is gone, `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name,
-    whether it was EHLO, the beginning of the trace header that was made of it, and the header's clause about TLS.
+    `guest` is how its address is counted, `id` the session's name in refusals and log, "" until there is need of one.
+    `began` is the tick of its first moment, `active` that in which it last sent something, `progress` how far it was at
+    the tick `since` (mta.receive.patience), `choked` the tick since which it does not read its replies, or 0.
+    `large` is the file of a large text that arrives and `large_id` the id it was begun under, `look` what is known of
+    its shape, `failed` why it could not be taken, `tls` the shell of a connection under TLS, `lost` that it is gone,
+    `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name, whether it was EHLO, the beginning
+    of the trace header that was made of it, and the header's clause about TLS.
     """
 
     __slots__ = (
@@ -48,15 +57,24 @@ class Connection(asyncio.BufferedProtocol):
         "_eof",
         "_fd",
         "_paused",
+        "_timer",
         "active",
+        "began",
+        "choked",
         "client",
         "failed",
+        "guest",
+        "id",
         "large",
         "large_id",
         "login",
+        "look",
         "lost",
         "origin",
+        "progress",
         "session",
+        "shape",
+        "since",
         "submission",
         "tls",
         "transport",
@@ -70,6 +88,11 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = False
         self.client = ""
         self.submission = endpoint.submission
+        self.shape = endpoint.shape
+        self.look: Look | None = None
+        self.guest: Guest = NOBODY
+        self.id = ""
+        self._timer: asyncio.TimerHandle | None = None
         self.large: Body | None = None
         self.large_id = MessageId(0)
         self.origin: tuple[bytes, bool, bytes, bytes] | None = None
@@ -77,7 +100,9 @@ class Connection(asyncio.BufferedProtocol):
         self.login: tuple[str, Exchange | None] | None = None
         self.lost = False
         self.tls: TlsShell | None = None
-        self.active = endpoint.clock.tick
+        self.active = self.began = self.since = endpoint.clock.tick
+        self.progress = -1
+        self.choked = 0
 
     # ---- called by the event loop
 
@@ -88,9 +113,15 @@ class Connection(asyncio.BufferedProtocol):
         self.client = peer[0] if peer else ""
         self._fd = transport.get_extra_info("socket").fileno()
         self._direct = True
-        self.session = _fastparse.ServerSession(endpoint.config, endpoint.judge_for(self.client))
+        guest = endpoint.admit(self.client)
+        if isinstance(guest, Guest):
+            self.guest = guest
+        self.session = _fastparse.ServerSession(endpoint.config, endpoint.judge_for(self))
+        self.session.owner = self
         endpoint.opened(self)
-        if endpoint.implicit_tls:
+        if isinstance(guest, bytes):
+            self._turn_away(guest)
+        elif endpoint.implicit_tls:
             self._begin_tls()
         else:
             self._act(self.session.greet())
@@ -121,7 +152,21 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._forget_large()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.guest.leave()
+        self.session.owner = None
         self._endpoint.closed(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read: nothing more is read from it either, and it has not for ever."""
+        self.choked = self._endpoint.clock.tick or 1
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.choked = 0
+        if not self._paused:
+            self.transport.resume_reading()
 
     # ---- called by the shell of TLS
 
@@ -142,6 +187,10 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.proceed(self.session.resume(reply))
 
+    def refuse(self, reply: bytes) -> None:
+        """The parked message is not taken."""
+        self.answer(self._endpoint.refusals.named(self, reply, b"DATA"))
+
     def proceed(self, flags: int) -> None:
         """The session is not parked any more, or again, and has raised these."""
         if flags == _OUTPUT:
@@ -149,19 +198,30 @@ class Connection(asyncio.BufferedProtocol):
             flags = 0
         if self._paused and not self.session.parked:
             self._paused = False
-            self.transport.resume_reading()
+            if not self.choked:
+                self.transport.resume_reading()
         if flags:
             self._act(flags)
         if self._eof and not self.session.parked:
             self.transport.close()
 
-    def hang_up(self, reply: bytes) -> None:
-        """End the session from our side: time-out or shutdown."""
+    def hang_up(self, reply: bytes, *, refused: bool = True) -> None:
+        """End the session from our side: time-out or, which is no refusal, shutdown."""
         if self.shakes_hands:
             assert self.tls is not None
             self.tls.give_up()
+        elif self.choked:
+            self.transport.abort()  # it would not read the farewell either
         elif not self.transport.is_closing():
-            self._act(self.session.close(reply))
+            self._act(self.session.close(self._endpoint.refusals.named(self, reply, b"") if refused else reply))
+
+    def overdue(self, tick: int) -> bytes:
+        """The farewell, when the client has taken too long."""
+        if self.transport.is_closing():
+            if tick - self.active > _FLUSH_SECONDS:
+                self.transport.abort()  # it does not read what was said last
+            return b""
+        return self._endpoint.patience.exhausted(self, tick)
 
     @property
     def shakes_hands(self) -> bool:
@@ -172,7 +232,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _act(self, flags: int) -> None:
         session = self.session
-        if flags & _OUTPUT:
+        if flags & _SLOW:
+            self._hold_back()
+        elif flags & _OUTPUT:
             self._send(session.take_output())
         if flags & _DISCARD:
             self._forget_large()
@@ -200,6 +262,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
             data = data[sent:]
         self.transport.write(data)
+        if self.transport.get_write_buffer_size() > _MOST_UNREAD:
+            self.transport.abort()
 
     def _spill(self) -> None:
         """Move the part of a large text that is here into its file."""
@@ -209,14 +273,50 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if self.large is None:
                 self.large_id, self.large = self._endpoint.begin_body()
+                self.look = Look(self.shape)
                 chunk = self._endpoint.prepared(chunk, self.session.user, self.large_id, whole=False)
-            self.large.write(chunk)
+            self.large.write(self._looked_at(chunk))
         except StoreError as error:
             self._forget_large()
             self.failed = error
 
+    def _looked_at(self, chunk: bytes) -> bytes:
+        """The same; Unfit when the shape of the text is not taken here."""
+        assert self.look is not None
+        if refusal := self.look.at(chunk):
+            raise Unfit(refusal)
+        return chunk
+
+    def take_last(self) -> bytes:
+        """The end of a large text, or the whole of a small one. Unfit."""
+        chunk = self.session.take_body()
+        if self.large is not None:
+            return self._looked_at(chunk)
+        if len(chunk) > self.shape.least and (refusal := self.shape.of(chunk)):
+            raise Unfit(refusal)
+        return chunk
+
+    def _hold_back(self) -> None:
+        """The session waits with a refusal, and so does its client."""
+        delay = self._endpoint.delay_after(self.session.errors)
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        if not self.transport.is_closing() and self.session.slowed:
+            self.proceed(self.session.wake())
+
+    def _turn_away(self, reply: bytes) -> None:
+        """Nothing can be said where TLS begins at once."""
+        named = self._endpoint.refusals.named(self, reply, b"")
+        self._endpoint.turned_away()
+        if self._endpoint.implicit_tls:
+            self.transport.close()
+        else:
+            self._act(self.session.close(named))
+
     def _forget_large(self) -> None:
         self.failed = None
+        self.look = None
         if self.large is not None:
             self.large.discard()
             self.large = None

@@ -127,11 +127,11 @@ class MessageIntake:
         body: bytes | Body
         if connection.large is not None:
             message_id = connection.large_id
-            connection.large.write(session.take_body())
+            connection.large.write(connection.take_last())
             body = connection.large
         else:
             message_id = self._ids.next(now // 1_000_000)
-            body = session.take_body()
+            body = connection.take_last()
             if connection.submission is not None:
                 body = connection.submission.prepared(body, session.user, id_text(message_id), now // 10**9, whole=True)
         asked = session.options
@@ -169,7 +169,7 @@ class MessageIntake:
             self.count("commit_failures")
             for connection, _, _ in batch:
                 self.count("messages_refused")
-                connection.answer(refusal(error))
+                connection.refuse(refusal(error))
             return
         for connection, _, text in batch:
             connection.answer(b"250 2.0.0 queued as " + text.encode("ascii") + b"\r\n")
@@ -230,7 +230,7 @@ class MessageIntake:
         if connection.large is not None:
             connection.large.discard()
             connection.large = None
-        connection.answer(refusal(error))
+        connection.refuse(refusal(error))
 
 
 def _protocol(esmtp: bool, tls: bool, logged_in: bool) -> bytes:

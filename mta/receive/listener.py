@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 from mta import _fastparse
 from mta.config.settings import Domain, Limits, Listener
 from mta.model import Body, MessageId, StoreError, id_text
+from mta.policy.admission import Admission, Guest
 from mta.policy.relay import Judge, RelayControl
+from mta.policy.shape import Shape
 from mta.policy.submission import Submission, Unfit
 from mta.receive.offers import offers
+from mta.receive.patience import Patience
 
 if TYPE_CHECKING:
     from mta.receive.auth import Logins
     from mta.receive.connection import Connection
     from mta.receive.intake import MessageIntake
+    from mta.receive.refusals import Refusals
     from mta.receive.tls import TlsShell, TlsSide
 
 READ_SIZE = 256 << 10
@@ -40,6 +44,8 @@ class Endpoint:
         listener: Listener,
         limits: Limits,
         *,
+        admission: Admission,
+        refusals: Refusals,
         hostname: str,
         chunk: int,
         relay: RelayControl,
@@ -56,6 +62,11 @@ class Endpoint:
         self.tls = tls
         self.clock = clock
         self.buffer = buffer
+        self.admission = admission
+        self.refusals = refusals
+        self.patience = Patience(limits)
+        self.shape = Shape(limits)
+        self._limits = limits
         self._refuse_mail = b""
         self.submission = Submission(hostname, domains) if listener.role == "submission" else None
         self._make_config = partial(
@@ -64,6 +75,10 @@ class Endpoint:
             message_size=limits.message_size,
             recipients=limits.recipients,
             errors=limits.errors,
+            slow_errors=limits.slow_errors if limits.error_delay else 0,
+            idle_commands=limits.idle_commands,
+            refused=refusals.named,
+            gate=_may_send if limits.message_rate.count else None,
             chunk=chunk,
             starttls=listener.tls == "starttls",
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
@@ -78,10 +93,26 @@ class Endpoint:
         self._connections = connections
         self.accept: Callable[[Connection], None] = intake.accept
 
-    def judge_for(self, client: str) -> Judge:
+    def admit(self, client: str) -> Guest | bytes:
+        """How the client is counted, or the reply it is turned away with."""
+        return self.admission.admit(client, len(self._connections))
+
+    def judge_for(self, connection: Connection) -> Judge:
         if self._logins is not None:
-            return self._relay.judge_trusted  # who is not logged in does not get beyond MAIL
-        return self._relay.judge_for(client, self.role)
+            judge: Judge = self._relay.judge_trusted  # who is not logged in does not get beyond MAIL
+        else:
+            judge = self._relay.judge_for(connection.client, self.role)
+        counted = connection.guest.tag and self._limits.recipient_rate.count
+        return partial(_judge_counted, connection.guest, judge) if counted else judge
+
+    def delay_after(self, errors: int) -> float:
+        """How long the refusal of that many errors is held back."""
+        return self._limits.error_delay * min(10, errors - self._limits.slow_errors + 1)
+
+    def sweep(self, error: StoreError | None) -> None:
+        """Once a second; see `refuse_mail`."""
+        self.refuse_mail(error)
+        self.patience.sweep(self.admission.stressed)
 
     def config_under(self, tls: TlsShell) -> _fastparse.ServerConfig:
         """The session's configuration behind this handshake, which says what ways to log in there are."""
@@ -104,6 +135,9 @@ class Endpoint:
         self._intake.count("sessions_closed")
         self._intake.count("protocol_errors", connection.session.errors)
 
+    def turned_away(self) -> None:
+        self._intake.count("connections_refused")
+
     def begin_body(self) -> tuple[MessageId, Body]:
         return self._intake.begin_body()
 
@@ -122,6 +156,14 @@ class Endpoint:
         self._refuse_mail = b"" if error is None else refusal(error)
         for config in self._configs.values():
             config.refuse_mail = self._refuse_mail
+
+
+def _may_send(connection: Connection) -> bytes:
+    return connection.guest.message()
+
+
+def _judge_counted(guest: Guest, judge: Judge, address: bytes) -> bytes:
+    return guest.recipient() or judge(address)
 
 
 def refusal(error: StoreError) -> bytes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,17 +23,20 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from mta.config.settings import Limits, Listener, Settings
+from mta.config.settings import Listener, Settings
 from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
 from mta.net.certificates import CertificateStore, listener_policy
 from mta.net.link import Link
 from mta.observe.counters import INDEX
 from mta.observe.maillog import LOG_DELAY, MailLog, printable
+from mta.policy.admission import Admission
 from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
+from mta.policy.tally import TallyTable
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
 from mta.receive.listener import READ_SIZE, Clock, Endpoint
+from mta.receive.refusals import Refusals
 from mta.receive.tls import CIPHERTEXT, TlsSide
 from mta.spool.writer import LogWriter
 
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from mta.policy.authenticate import Authenticator
     from mta.receive.auth import Logins
 
-_TIMEOUT = b"421 4.4.2 nothing heard from you for too long, closing\r\n"
+_OTHER_FILES = 256  # texts that arrive, segments, links, look-ups
 _STOPPING = b"421 4.3.2 this server is stopping, try again later\r\n"
 
 
@@ -55,6 +59,8 @@ class ReceiverStart:
     link: socket.socket
     listeners: list[tuple[Listener, socket.socket]]
     failures: FailureTable
+    tallies: TallyTable
+    place: int  # among the receivers, from 0
     secret: bytes  # makes the salts of users that do not exist
     up: Callable[[], None]
 
@@ -83,7 +89,6 @@ class Receiver:
         settings = start.settings
         self._start = start
         self._loop = loop
-        self._limits = settings.limits
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         self._clock = Clock()
@@ -102,6 +107,8 @@ class Receiver:
         )
         self._writer = LogWriter(settings.spool, settings.server.state_dir, start.worker, loop, self._intake.committed)
         self._intake.attach(self._writer, IdSource(start.worker, self._writer.floor))
+        self._refusals = Refusals(IdSource(start.worker), self._maillog, settings.log.refusals, self._intake.count)
+        self._tally = start.tallies.born(start.place)
         self._certificates: CertificateStore | None = None
         self._endpoints = self._make_endpoints()
 
@@ -112,13 +119,16 @@ class Receiver:
             self._certificates = CertificateStore(settings.tls, map(listener_policy, secure), time.monotonic())
         relay = RelayControl(settings.relay.networks, settings.domain)
         buffer = memoryview(bytearray(READ_SIZE))
+        most = _most_connections()
         ciphertext = memoryview(bytearray(CIPHERTEXT if secure else 0))
         authenticator = self._authenticator = self._make_authenticator()
         return [
             (
                 Endpoint(
                     listener,
-                    settings.limits,
+                    listener.limits,
+                    admission=self._admission(listener, relay, most),
+                    refusals=self._refusals,
                     hostname=settings.server.hostname,
                     chunk=settings.spool.large_body,
                     relay=relay,
@@ -134,6 +144,10 @@ class Receiver:
             )
             for listener, sock in self._start.listeners
         ]
+
+    def _admission(self, listener: Listener, relay: RelayControl, most: int) -> Admission:
+        name = str(listener.address[0])
+        return Admission(name, listener.limits, self._tally, trusts=relay.trusts, now=_seconds, most=most)
 
     def _make_authenticator(self) -> Authenticator | None:
         start, settings = self._start, self._start.settings
@@ -183,7 +197,7 @@ class Receiver:
             self._hang_up_idle()
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
-            connection.hang_up(_STOPPING)
+            connection.hang_up(_STOPPING, refused=False)
         if self._authenticator is not None:
             await self._authenticator.close()
         await self._writer.close()
@@ -195,8 +209,8 @@ class Receiver:
     def _hang_up_idle(self) -> None:
         for connection in list(self._connections):
             session = connection.session
-            if not session.in_transaction and not session.parked:
-                connection.hang_up(_STOPPING)
+            if session.slowed or (not session.in_transaction and not session.parked):
+                connection.hang_up(_STOPPING, refused=False)
 
     def _heard(self, record: LinkRecord) -> None:
         if isinstance(record, Hello):
@@ -212,13 +226,14 @@ class Receiver:
         refusing = self._writer.refusing
         self._tell_health(refusing is not None)
         for endpoint, _ in self._endpoints:
-            endpoint.refuse_mail(refusing)
+            endpoint.sweep(refusing)
+        self._refusals.sweep()
         tick = self._clock.tick
         if self._certificates is not None:
             self._look_at_certificates(self._certificates)
         for connection in list(self._connections):
-            if tick - connection.active > _patience(connection, self._limits):
-                connection.hang_up(_TIMEOUT)
+            if farewell := connection.overdue(tick):
+                connection.hang_up(farewell)
 
     def _look_at_certificates(self, store: CertificateStore) -> None:
         for line in store.refresh(time.monotonic()):
@@ -233,13 +248,14 @@ class Receiver:
         self._retired = self._writer.retired
 
 
-def _patience(connection: Connection, limits: Limits) -> float:
-    """How long this session may be silent now, in seconds (RFC 5321 §4.5.3.2)."""
-    if connection.shakes_hands:
-        return limits.handshake_timeout
-    session = connection.session
-    if session.parked:
-        return float("inf")  # it waits for us
-    if session.in_data:
-        return limits.data_timeout
-    return limits.command_timeout if session.spoke else limits.greeting_timeout
+def _seconds() -> int:
+    """The clock that all receivers share."""
+    return int(time.monotonic())
+
+
+def _most_connections() -> int:
+    """How many this process can hold; as many as it may have open files, but for those that mail needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(16, hard - _OTHER_FILES)

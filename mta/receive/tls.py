@@ -208,6 +208,12 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         self._closing = True
         self._connection.connection_lost(exc)
 
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
     # ---- the handshake
 
     def _hear(self, came: memoryview) -> None:

@@ -14,7 +14,7 @@ from tests.kit.server import Server
 from tests.kit.sink import ScriptedServer
 from tests.kit.waiting import wait_for
 
-LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z [0-9A-Z]{12} [a-z-]+ .*")
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z S?[0-9A-Z]{12} [a-z-]+ .*")
 FORGED = "2026-01-01T00:00:00.000Z 000000000000 delivered to=<x@y.test>"
 
 HELLOS = [

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from mta.control.client import Client, NoServer
 from tests.kit.talk import Talk
@@ -51,13 +51,17 @@ def render(tables: Mapping[str, Section | Sequence[Section]]) -> str:
     for name, table in tables.items():
         for section in [table] if isinstance(table, Mapping) else table:
             lines.append(f"[{name}]" if isinstance(table, Mapping) else f"[[{name}]]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in section.items()]
+            plain = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
+            lines += [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+            for key in section.keys() - plain.keys():
+                lines.append(f"[{name}.{key}]")
+                lines += [f"{k} = {json.dumps(value)}" for k, value in cast(Section, section[key]).items()]
             lines.append("")
     return "\n".join(lines)
 
 
 class Server:
-    """One server in `folder`. `sections` replace or extend the tables of the configuration."""
+    """One server in `folder`. `sections` replace or extend tables of the configuration, `listening` its listener."""
 
     def __init__(
         self,
@@ -95,6 +99,9 @@ class Server:
             "log": {"path": str(self.log)},
             **sections,
         }
+        self._listener = self._sections.pop("listening", {})
+        # Tests make errors and try much on purpose, and have no time to be held back for it.
+        self._sections["limits"] = {"error_delay": 0, "idle_commands": 1_000_000, **_section(sections.get("limits"))}
         self._sections["spool"] = {"segment_size": "4M", "min_free": 0, **_section(sections.get("spool"))}
 
     # ---- life
@@ -124,7 +131,7 @@ class Server:
         """Write the file, with some sections replaced."""
         self._sections.update(sections)
         own = {"state_dir": str(self.folder / "state"), "runtime_dir": str(self.runtime), **self._server}
-        listener = [{"address": f"127.0.0.1:{self.port}", "role": "mx"}]
+        listener = [{"address": f"127.0.0.1:{self.port}", "role": "mx", **self._listener}]
         self.config.write_text(render({"server": own, "listener": listener, **self._sections}))
 
     def start(self) -> None:
@@ -208,6 +215,10 @@ class Server:
 
     def stderr(self) -> str:
         return self.errors.read_text(errors="replace") if self.errors.exists() else ""
+
+    def kill_child(self, pid: int) -> None:
+        """SIGKILL for one process."""
+        os.kill(pid, signal.SIGKILL)
 
     # ---- mail
 

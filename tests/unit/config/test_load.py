@@ -317,3 +317,29 @@ def test_windows_line_ends(tmp_path: Path) -> None:
 def test_the_reference_in_the_documents_is_current() -> None:
     page = Path(__file__).parents[3] / "docs" / "configuration.md"
     assert page.read_text() == reference.reference()
+
+
+def test_limits_of_a_listener(tmp_path: Path) -> None:
+    """Its own table, then [limits], then what fits its role."""
+    text = (
+        f"{GOOD}[listener.limits]\nerrors = 5\nmessage_rate = '5/m'\n"
+        "[[listener]]\naddress = '[::1]:587'\nrole = 'submission'\n"
+        "[listener.limits]\nconnection_rate = 'none'\n"
+        "[[listener]]\naddress = '[::1]:465'\nrole = 'submission'\n"
+        "[limits]\nerrors = 7\nrecipients = 10\nconnections_per_address = 9\n"
+    )
+    mx, submission, other = (listener.limits for listener in loaded(tmp_path, text).listener)
+    assert (mx.errors, submission.errors, other.errors) == (5, 7, 7)
+    assert (mx.recipients, submission.recipients) == (10, 10)
+    assert (str(mx.message_rate), str(submission.message_rate)) == ("5/m", "1000/h")
+    assert (str(submission.connection_rate), str(other.connection_rate)) == ("none", "120/m")
+    assert (mx.connections_per_address, submission.connections_per_address) == (9, 9)
+
+
+def test_limits_of_a_listener_that_are_wrong(tmp_path: Path) -> None:
+    text = f"{GOOD}[listener.limits]\nmesage_rate = '5/m'\nconnection_rate = 60\n"
+    assert problems(tmp_path, text) == [
+        'mta.toml:6: listener.limits.mesage_rate: unknown key; did you mean "message_rate"?',
+        'mta.toml:7: listener.limits.connection_rate: 60 is no rate; write "5/s", "60/m", "1000/h", "9000/d" (at most'
+        ' a million) or "none"',
+    ]

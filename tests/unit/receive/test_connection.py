@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import trustme
 import uvloop
 
-from mta.config.settings import Domain, Limits, Listener, NextHop, Octets, Tls
+from mta.config.settings import Domain, Limits, Listener, NextHop, Octets, Rate, Tls
 from mta.model import (
     NOTIFY_NEVER,
     Arrival,
@@ -30,10 +31,13 @@ from mta.model import (
 from mta.net.certificates import CertificateStore, listener_policy
 from mta.observe.counters import INDEX, Table
 from mta.observe.maillog import MailLog
+from mta.policy.admission import Admission
 from mta.policy.relay import RelayControl
+from mta.policy.tally import TallyTable
 from mta.receive.connection import Connection
 from mta.receive.intake import MessageIntake
 from mta.receive.listener import READ_SIZE, Clock, Endpoint
+from mta.receive.refusals import Refusals
 from mta.receive.tls import CIPHERTEXT, TlsSide
 
 TEXT = b"Subject: x\r\n\r\nhello\r\n"
@@ -95,7 +99,7 @@ class FakeStore:
 class World:
     """One endpoint on a free port, and what it said to the queue manager."""
 
-    def __init__(self, listener: Listener, tls: Tls | None, chunk: int) -> None:
+    def __init__(self, listener: Listener, tls: Tls | None, chunk: int, limits: Limits | None = None) -> None:
         self.store = FakeStore()
         self.said: list[LinkRecord] = []
         self.notes: list[tuple[str, str]] = []
@@ -113,9 +117,14 @@ class World:
             position=lambda: 77,
         )
         self.intake.attach(self.store, IdSource(1))
+        limits = limits or Limits(message_size=Octets(1 << 20))
         self.endpoint = Endpoint(
             listener,
-            Limits(message_size=Octets(1 << 20)),
+            limits,
+            admission=Admission(
+                "test", limits, TallyTable(1).born(0), trusts=lambda client: False, now=lambda: int(time.monotonic())
+            ),
+            refusals=Refusals(IdSource(1), MailLog(Path("/dev/null")), Rate(100, 60), self.intake.count),
             hostname="mx.own.example",
             chunk=chunk,
             relay=RelayControl([ipaddress.ip_network("192.0.2.0/24")], domains),
@@ -187,10 +196,11 @@ def play(
     listener: Listener | None = None,
     tls: Tls | None = None,
     chunk: int = 65536,
+    limits: Limits | None = None,
 ) -> None:
     async def main() -> None:
         listener_ = listener or Listener(address=())
-        world = World(listener_, tls, chunk)
+        world = World(listener_, tls, chunk, limits)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(
             partial(Connection, world.endpoint),

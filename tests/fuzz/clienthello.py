@@ -1,53 +1,67 @@
-"""Throws mutated ClientHellos at the reader.
+"""The reader of ClientHellos.
 
-    python -m tests.fuzz.clienthello --inputs 100000 [--seed 1]
-
-Nothing but HelloError may be raised; the outcome must not depend on how the octets are cut; a server name that is read
-is a host name. The same seed and number give the same inputs.
+The first octet says how the rest is cut into portions. Nothing but HelloError may be raised; the outcome must not
+depend on the cuts; what waits is bounded; a server name that is read is a host name.
 """
 
 from __future__ import annotations
 
-import argparse
-import random
 import re
 import ssl
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
-from mta.protocol.clienthello import LONGEST, ClientHello, HelloError, HelloReader
+from mta.protocol.clienthello import LONGEST as LONGEST_HELLO
+from mta.protocol.clienthello import ClientHello, HelloError, HelloReader
+from tests.kit.conversation import cut
 
+WATCHED = ("mta.protocol.clienthello",)
+LONGEST = 1200
+TOKENS = [
+    *(b"\x16\x03\x01", b"\x16\x03\x03", b"\x00\x01", b"\x00\x00", b"\x01\x00", b"\x03\x04", b"\x03\x03", b"\xff\xff"),
+    *(b"\x00\x0d", b"\x00\x0a", b"\x00\x10", b"\x00\x17", b"\x00\x2b", b"\x04smtp", b"\x02h2", b"mx.example.org"),
+    *(b"\x15\x03\x01\x00\x02\x01\x00", b"\x14\x03\x03\x00\x01\x01", b"EHLO x\r\n", b"\x80\x2e\x01\x00\x02"),
+]
 _NAME = re.compile(r"[a-z0-9_.-]*")
 
 
-def main(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args(words)
-    whole = fuzz(options.inputs, random.Random(options.seed))
-    print(f"{options.inputs} inputs, {whole} of them read as a ClientHello")
-    return 0
+def check(data: bytes) -> None:
+    if not data:
+        return
+    mode, data = data[0], data[1:]
+    expected = outcome([data])
+    assert outcome(cut(data, range(mode, len(data), mode) if mode else [])) == expected, data.hex()
+    if isinstance(expected, ClientHello):
+        assert _NAME.fullmatch(expected.server_name), data.hex()
 
 
-def fuzz(inputs: int, rng: random.Random) -> int:
-    """How many were read as a ClientHello; AssertionError names the input."""
-    starts = [_start(name, alpn) for name in (None, "mx.example.org") for alpn in ([], ["smtp"], ["h2", "http/1.1"])]
-    whole = 0
-    for _ in range(inputs):
-        data = _mutated(rng, rng.choice(starts))
-        outcome = _read(data, [len(data)])
-        cuts = [rng.randint(1, 40) for _ in range(60)]
-        assert _read(data, cuts) == outcome, data.hex()
-        if isinstance(outcome, ClientHello):
-            whole += 1
-            assert _NAME.fullmatch(outcome.server_name), data.hex()
-    return whole
+def outcome(portions: Iterable[bytes]) -> ClientHello | type[HelloError] | None:
+    reader = HelloReader()
+    for portion in portions:
+        try:
+            found = reader.feed(portion)
+        except HelloError as error:
+            return type(error)
+        assert len(reader.octets) <= 2 * LONGEST_HELLO + len(portion)
+        if found is not None:
+            return found
+    return None
 
 
-def _start(name: str | None, alpn: list[str]) -> bytes:
+def seeds() -> Iterator[bytes]:
+    for number, (newest, name) in enumerate(
+        (newest, name)
+        for newest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+        for name in (None, "mx.example.org")
+    ):
+        for alpn in ([], ["smtp"], ["h2", "http/1.1"]):
+            yield bytes([number * 7]) + _hello(newest, name, alpn)
+
+
+def _hello(newest: ssl.TLSVersion, name: str | None, alpn: list[str]) -> bytes:
+    """What OpenSSL begins with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
+    context.maximum_version = newest
     if alpn:
         context.set_alpn_protocols(alpn)
     outgoing = ssl.MemoryBIO()
@@ -57,43 +71,3 @@ def _start(name: str | None, alpn: list[str]) -> bytes:
     except ssl.SSLWantReadError:
         return outgoing.read()
     raise AssertionError("a handshake without a server")
-
-
-def _mutated(rng: random.Random, data: bytes) -> bytes:
-    made = bytearray(data)
-    for _ in range(rng.choice((0, 1, 1, 1, 2, 5, 20))):
-        at = rng.randrange(len(made))
-        match rng.randrange(5):
-            case 0:
-                made[at] = rng.randrange(256)
-            case 1:
-                made[at] ^= 1 << rng.randrange(8)
-            case 2:
-                del made[at : at + rng.randint(1, 8)]
-            case 3:
-                made[at:at] = rng.randbytes(rng.randint(1, 8))
-            case 4:  # another record within the message
-                made[at:at] = b"\x16\x03\x01" + rng.choice((0, 1, 4, len(made) - at)).to_bytes(2, "big")
-        if not made:
-            break
-    return bytes(made)
-
-
-def _read(data: bytes, sizes: Sequence[int]) -> ClientHello | type[HelloError] | None:
-    """The outcome for these portions; the last one takes the rest."""
-    reader = HelloReader()
-    at = 0
-    for size in (*sizes, len(data)):
-        portion, at = data[at : at + size], at + size
-        try:
-            found = reader.feed(portion)
-        except HelloError as error:
-            return type(error)
-        assert len(reader.octets) <= 2 * LONGEST + len(portion)
-        if found is not None:
-            return found
-    return None
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from mta.model import (
     Draft,
     Envelope,
     IdSource,
+    Options,
     Position,
     Queued,
     Recipient,
@@ -43,12 +44,22 @@ class Log:
         self.reports.append((list(tokens), list(arrivals), error))
         self.told.set()
 
-    def draft(self, body: bytes = b"text\r\n", recipients: Sequence[bytes] = (b"b@y.example",)) -> Draft:
-        envelope = Envelope(sender=b"a@x.example", recipients=tuple(map(Recipient, recipients)))
+    def draft(
+        self,
+        body: bytes = b"text\r\n",
+        recipients: Sequence[bytes] = (b"b@y.example",),
+        options: Options | None = None,
+    ) -> Draft:
+        envelope = Envelope(sender=b"a@x.example", recipients=tuple(map(Recipient, recipients)), options=options)
         return Draft(self.ids.next(NOW), envelope, b"Received: here\r\n", body)
 
-    def put(self, body: bytes = b"text\r\n", recipients: Sequence[bytes] = (b"b@y.example",)) -> Draft:
-        draft = self.draft(body, recipients)
+    def put(
+        self,
+        body: bytes = b"text\r\n",
+        recipients: Sequence[bytes] = (b"b@y.example",),
+        options: Options | None = None,
+    ) -> Draft:
+        draft = self.draft(body, recipients, options)
         self.writer.put(draft, draft.id)
         return draft
 

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from mta.config.settings import Octets, Spool
-from mta.model import Arrivals, Change, Position, Ref, StoreError
+from mta.model import WANTS_HASTE, WANTS_TIME, Arrivals, Change, Options, Position, Ref, StoreError
 from mta.spool.format import FIRST_OFFSET, ref_offset, ref_segment
 from mta.spool.reader import SpoolReader
 from mta.spool.segments import Folder
@@ -43,6 +43,45 @@ def test_what_was_committed_is_read_back_and_recovered(tmp_path: Path) -> None:
         assert [q.id for q in manager.queue.values()] == [d.id for d in drafts]
         assert all(q.domains == (b"y.example",) for q in manager.queue.values())
         await manager.store.close()
+
+    play(scenario)
+
+
+def test_what_a_message_wants_of_the_queue_is_told_on_every_way(tmp_path: Path) -> None:
+    """By the news, by a look into the log, by a recovery from the log and from a checkpoint."""
+
+    async def scenario() -> None:
+        log = Log(tmp_path)
+        for options in (
+            None,
+            Options(user="ann", priority=-9),
+            Options(hold_until=1),
+            Options(deliver_by=1, priority=9),
+        ):
+            log.put(options=options)
+            log.put(recipients=[b"a@x", b"b@y"], options=options)
+        expected = [0, 0, 0, 0, WANTS_TIME, WANTS_TIME, WANTS_TIME | WANTS_HASTE, WANTS_TIME | WANTS_HASTE]
+        news = await log.news()
+        assert [a.wants for a in news.messages] == expected
+        manager = Manager(tmp_path)
+        recovered = [q.wants for q in manager.queue.values()]
+        assert recovered == expected
+        held = [Change(ref=q.ref, id=q.id, part=0, kind="held") for q in manager.queue.values()]
+        await manager.store.record(held)
+        log.put(options=Options(hold_until=2))
+        await log.settled()
+        (late,) = manager.claim(Position(1, log.writer.position))
+        assert late.wants == WANTS_TIME
+        await log.writer.close()
+        await manager.store._writer.drain()
+        from_the_log = Manager(tmp_path)
+        assert [q.wants for q in from_the_log.queue.values()] == [*expected, WANTS_TIME]
+        assert len(from_the_log.queue[held[-1].ref].changes) == 1
+        await from_the_log.store.close()
+        assert (tmp_path / "spool" / "checkpoint").exists()
+        again = Manager(tmp_path)
+        assert [q.wants for q in again.queue.values()] == [*expected, WANTS_TIME]
+        await again.store.close()
 
     play(scenario)
 

@@ -10,6 +10,7 @@ Invariants
 - `state`, the list a slot is in, and the counts by state change together, in `link` and `unlink` only.
 - Marks: what the sender was told (model.TOLD_...), what he wants of the queue (model.WANTS_..., shifted), and EMBARGOED while a deferred
   slot waits for the time that he set: it loses this mark, and the reason, when it leaves that state.
+- In a ready list the urgent ones are in front, in the order in which they came; no other list knows them.
 - Slot numbers are used again: who keeps one over time compares the id (`holds`).
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
@@ -91,6 +92,7 @@ cdef struct Chain:
     uint32_t head
     uint32_t tail
     uint32_t length
+    uint32_t urgent         # the last one of those in front that are urgent; NONE: there is none
 
 
 cdef class Arena:
@@ -134,6 +136,7 @@ cdef class Arena:
             self.chains_room *= 2
         self.chains[self.chains_used].head = NONE
         self.chains[self.chains_used].tail = NONE
+        self.chains[self.chains_used].urgent = NONE
         self.chains[self.chains_used].length = 0
         self.chains_used += 1
         return 0
@@ -161,25 +164,26 @@ cdef class Arena:
     cdef void link(self, uint32_t slot, uint32_t chain, uint8_t state, bint front) noexcept:
         cdef Slot *s = &self.slots[slot]
         cdef Chain *c = &self.chains[chain]
+        cdef uint32_t after             # the slot before it; NONE: it is the first
         s.list = chain
         if state == S_READY and s.marks & M_URGENT:
-            front = True
-        if front:
-            s.prev = NONE
-            s.next = c.head
-            if c.head != NONE:
-                self.slots[c.head].prev = slot
-            else:
-                c.tail = slot
-            c.head = slot
+            after = NONE if front else c.urgent
+            if not front or c.urgent == NONE:
+                c.urgent = slot
+        elif front:
+            after = c.urgent
         else:
-            s.next = NONE
-            s.prev = c.tail
-            if c.tail != NONE:
-                self.slots[c.tail].next = slot
-            else:
-                c.head = slot
+            after = c.tail
+        s.prev = after
+        s.next = c.head if after == NONE else self.slots[after].next
+        if s.next != NONE:
+            self.slots[s.next].prev = slot
+        else:
             c.tail = slot
+        if after != NONE:
+            self.slots[after].next = slot
+        else:
+            c.head = slot
         c.length += 1
         self.counts[s.state] -= 1
         s.state = state
@@ -193,6 +197,8 @@ cdef class Arena:
             s.why = 0
         if s.list != NONE:
             c = &self.chains[s.list]
+            if c.urgent == slot:
+                c.urgent = s.prev
             if s.prev != NONE:
                 self.slots[s.prev].next = s.next
             else:

@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -248,15 +248,39 @@ def test_references_change_unless_a_part_is_in_hand() -> None:
     assert arena.relocate({}) == ([], set())
 
 
-def test_urgent_deliveries_go_first() -> None:
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 9)), max_size=40))
+def test_urgent_deliveries_go_first_and_each_kind_keeps_its_order(steps: list[tuple[bool, bool, int]]) -> None:
+    """Against two lists; now and then one is taken out, from the middle too."""
     arena = Arena()
     ready = arena.new_list()
-    slots = [arena.add(n, n, 0, 0) for n in range(4)]
-    arena.mark(slots[2], URGENT)
+    urgent: list[int] = []
+    others: list[int] = []
+    for number, (is_urgent, front, leaves) in enumerate(steps):
+        slot = arena.add(number, number, 0, 0)
+        mine = urgent if is_urgent else others
+        if is_urgent:
+            arena.mark(slot, URGENT)
+        mine.insert(0 if front else len(mine), slot)
+        arena.push(ready, slot, READY, front)
+        both = urgent + others
+        if leaves == 0:
+            assert arena.pop(ready) == both[0]
+            (urgent or others).pop(0)
+        elif leaves < len(both):
+            arena.remove(both[leaves])
+            (urgent if both[leaves] in urgent else others).remove(both[leaves])
+    assert [arena.pop(ready) for _ in urgent + others] == urgent + others
+    assert arena.pop(ready) == -1
+
+
+def test_an_urgent_delivery_is_so_in_ready_lists_only() -> None:
+    arena = Arena()
+    held = arena.new_list()
+    slots = [arena.add(n, n, 0, 0) for n in range(3)]
+    arena.mark(slots[1], URGENT)
     for slot in slots:
-        arena.push(ready, slot, READY)
-    assert [arena.pop(ready) for _ in slots] == [slots[n] for n in (2, 0, 1, 3)]
-    assert arena.marks(slots[2]) == URGENT
+        arena.push(held, slot, HELD)
+    assert [arena.pop(held) for _ in slots] == slots
 
 
 def test_an_embargo_ends_with_the_wait() -> None:

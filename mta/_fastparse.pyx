@@ -2614,8 +2614,9 @@ cdef class ClientSession:
         cdef bint line_start = self._last == -1 or self._last == c"\n"
         cdef bytes tail = b""
         if size:
-            self._before_last = text[size - 2] if size > 1 else self._last
-            self._last = text[size - 1]
+            # Unsigned: an octet 255 is not the -1 that stands for none.
+            self._before_last = <octet> text[size - 2] if size > 1 else self._last
+            self._last = <octet> text[size - 1]
         if last:
             if self._last == -1 or (self._last == c"\n" and self._before_last == c"\r"):
                 tail = b".\r\n"

@@ -277,6 +277,9 @@ class Delivery:
         " require: never deliver without it.",
         "may",
     )
+    chunking: bool = key(
+        "Send by BDAT (RFC 3030) wherever it is offered, not only what cannot be sent otherwise.", False
+    )
     tls_authorities: Path | None = key(
         "A file of the certificates that a server is verified with where it must prove who it is; empty: those of the"
         " system.",

@@ -23,6 +23,7 @@ from typing import Protocol, cast
 
 from mta import _fastparse
 from mta.deliver.desk import READ_SIZE, Desk
+from mta.deliver.handover import Offer, read_offer
 from mta.deliver.manners import Lesson, Manner
 from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
@@ -45,8 +46,8 @@ _LEAVING_SECONDS = 10.0  # wait for the answer to QUIT
 class Owner(Protocol):
     """What a connection asks of its pool."""
 
-    def take(self) -> Work | None:
-        """The next work, opened; None when nothing waits."""
+    def take(self, connection: Connection) -> Work | None:
+        """The next work that this connection may have, opened; None when nothing waits."""
 
     def rests(self, connection: Connection) -> None:
         """The connection has nothing to do."""
@@ -63,7 +64,8 @@ class Connection(asyncio.BufferedProtocol):
 
     `opened` becomes None when the session is ready, or the reply that says why it is not. `active` is the
     tick in which either side last got something through: a whole reply from there, octets of a text from here. `works`
-    is what is in hand, in the session's order, `tls` what the log says of it, `tls_failure` why there is none.
+    is what is in hand, in the session's order, `tls` what the log says of it, `tls_failure` why there is none. `offer`
+    is what the server offers, `ceiling` the size above which a text must be looked at before it goes there; -1: any.
     """
 
     __slots__ = (
@@ -83,9 +85,11 @@ class Connection(asyncio.BufferedProtocol):
         "_used",
         "_why",
         "active",
+        "ceiling",
         "desk",
         "hop",
         "leaving",
+        "offer",
         "opened",
         "session",
         "tls",
@@ -117,6 +121,8 @@ class Connection(asyncio.BufferedProtocol):
             starttls=tls is not None,
             pipelining=manner.pipelining,
         )
+        self.offer = Offer()
+        self.ceiling = -1
         self.tls = ""
         self.tls_failure: TlsFailure | None = None
         self._securing: asyncio.Task[None] | None = None
@@ -166,7 +172,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def feed(self) -> None:
         """Take the next work while the session is idle; without one, rest."""
-        work = self._owner.take()
+        work = self._owner.take(self)
         if work is None:
             self._owner.rests(self)
         else:
@@ -270,12 +276,18 @@ class Connection(asyncio.BufferedProtocol):
         elif flags & _NEXT and not self.works:
             self.feed()
         elif flags & _READY:
-            self.opened.set_result(None)
+            self._welcomed()
+
+    def _welcomed(self) -> None:
+        offer = self.offer = read_offer(self.session.extensions, pipelining=self.session.pipelining)
+        chunking = self.desk.settings.chunking and offer.chunking
+        self.ceiling = offer.size if offer.eight_bit and not chunking else -1
+        self.opened.set_result(None)
 
     async def _secure(self) -> None:
         """Shake hands, and begin the session anew."""
         assert self._tls is not None  # the session says STARTTLS only with a context
-        name, seconds = server_name(self._target), self.desk.settings.connect_timeout
+        name, seconds = server_name(self._target, self._tls), self.desk.settings.connect_timeout
         secured = await upgrade(self.transport, self, self._tls, name, seconds)
         if isinstance(secured, TlsFailure):
             self.tls_failure = secured
@@ -300,14 +312,27 @@ class Connection(asyncio.BufferedProtocol):
         work.fresh = not self._used
         self._used = True
         self.works.append(work)
-        flags = self.session.offer(work, work.sender, work.addresses, stored.size, stored.envelope.eight_bit)
+        words = work.words
+        if words is None:
+            flags = self.session.offer(work, work.sender, work.addresses, stored.size, stored.envelope.eight_bit)
+        else:
+            flags = self.session.offer(
+                work,
+                work.sender,
+                work.addresses,
+                stored.size,
+                work.eight_bit,
+                words.mail,
+                words.rcpt,
+                words.chunked,
+            )
         if flags & _OUTPUT:
             self._send(self.session.take_output())
 
     def _send_text(self, flags: int) -> None:
         """The server waits for the text of the first work. The second is taken now, to ride on its dot."""
         if flags & _NEXT:
-            rider = self._owner.take()
+            rider = self._owner.take(self)
             if rider is not None:
                 self._offer(rider)
         work = self.works[0]

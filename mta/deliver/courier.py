@@ -90,6 +90,7 @@ class Courier:
             clock=Clock(clock_step(settings.delivery)),
             tls=ClientTls(settings.delivery.tls_authorities),
             manners=Manners(loop.time),
+            scratch=settings.server.state_dir,
         )
         self._maildirs = Maildirs(self._desk, MaildirWriter(settings.server.hostname, system_syncfs()))
         self._sites: dict[int, Site] = {}

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from mta.config.settings import Delivery
@@ -45,6 +46,7 @@ class Desk:
     clock: Clock
     tls: ClientTls
     manners: Manners
+    scratch: Path  # where files without a name may be made
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
 
     def learn(self, hop: str, lesson: Lesson, why: str) -> None:

@@ -7,6 +7,9 @@ TLS is begun where the host offers it (RFC 3207), without asking who it is (RFC 
 do is noted (`mta.deliver.manners`), and it is called once more without. Where `[delivery] tls` requires TLS nothing is
 done without it: the next host is tried, and in the end the mail waits. A unix socket does not leave the machine, and is
 as it is.
+
+A strict opener wants hosts that prove who they are and offer REQUIRETLS (RFC 8689 §4.2.1). The name that is proved is
+that of the MX record, which DNS may have been made to lie about: neither DNSSEC nor MTA-STS is asked.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 class Opener:
     """Opens the connections of one pool. `shaking` are those that are connected, but not yet ready."""
 
-    def __init__(self, desk: Desk, owner: Owner) -> None:
+    def __init__(self, desk: Desk, owner: Owner, *, strict: bool = False) -> None:
         self._desk = desk
+        self._strict = strict
         self._owner = owner
         self.shaking: set[Connection] = set()
 
@@ -64,7 +68,7 @@ class Opener:
                 return called
             self._desk.report.count("connections_failed")
             if not self._learns(called, manner):
-                return DialFailure(called.ended, False, called.hop)
+                return self._failure(called)
 
     async def _call(self, target: Target, manner: Manner, *, lmtp: bool) -> Connection | DialFailure:
         """A connection that is ready or has ended."""
@@ -95,20 +99,32 @@ class Opener:
 
     @property
     def _required(self) -> bool:
-        return self._desk.settings.tls == "require"
+        return self._strict or self._desk.settings.tls == "require"
 
     def _tls(self, target: Target, manner: Manner) -> ssl.SSLContext | None:
-        if not target.port or self._desk.settings.tls == "off" or not (manner.starttls or self._required):
+        if not self._required and (not target.port or self._desk.settings.tls == "off" or not manner.starttls):
             return None
-        return self._desk.tls.context(verified=False)
+        return self._desk.tls.context(verified=self._strict)
 
     def _lacking(self, target: Target, connection: Connection) -> Reply | None:
         """Why a connection that is ready must not be used."""
-        if not target.port or not self._required or connection.session.tls:
+        if self._strict and connection.session.tls and not connection.offer.require_tls:
+            return Reply(
+                0, "5.7.30", f"{connection.hop}: TLS is required on the whole way, and it offers no REQUIRETLS"
+            )
+        if not self._required or connection.session.tls or not (target.port or self._strict):
             return None
         refusal = connection.session.tls_refusal
         why = f"STARTTLS was answered {refusal[0]} {refusal[1]}" if refusal else "it does not offer STARTTLS"
-        return Reply(0, "4.7.4", f"{connection.hop}: TLS is required, and {printable(why)}")
+        enhanced = "5.7.10" if self._strict else "4.7.4"
+        return Reply(0, enhanced, f"{connection.hop}: TLS is required, and {printable(why)}")
+
+    def _failure(self, called: Connection) -> DialFailure:
+        """RFC 8689 §4.2.1: what cannot be had in safety goes back, when no host of the site can do better."""
+        ended = called.ended
+        if self._strict and called.tls_failure is not None and called.tls_failure.rejected:
+            ended = Reply(0, "5.7.10", f"TLS is required on the whole way; {ended.text}")
+        return DialFailure(ended, self._strict and not ended.code and ended.enhanced.startswith("5"), called.hop)
 
     def _learns(self, connection: Connection, manner: Manner) -> bool:
         """Whether the host is to be called again, in another manner."""

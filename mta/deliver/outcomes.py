@@ -75,7 +75,9 @@ def untouched(result: Replies) -> bool:
     return accepted and _cut(result.data)
 
 
-def outcomes_of(result: Replies, members: Sequence[int], hop: str, ended: Reply) -> tuple[Outcome, ...]:
+def outcomes_of(
+    result: Replies, members: Sequence[int], hop: str, ended: Reply, *, dsn_handed_on: bool = False
+) -> tuple[Outcome, ...]:
     """What to report; empty when all were delivered. `ended` says why missing replies are missing."""
     if all_delivered(result):
         return ()
@@ -91,8 +93,11 @@ def outcomes_of(result: Replies, members: Sequence[int], hop: str, ended: Reply)
         groups = _merged(groups)
     if len(groups) == 1:
         ((status, reply),) = groups
-        return (Outcome(status, reply, hop),)
-    return tuple(Outcome(status, reply, hop, tuple(who)) for (status, reply), who in groups.items())
+        return (Outcome(status, reply, hop, (), dsn_handed_on and status is Status.DELIVERED),)
+    return tuple(
+        Outcome(status, reply, hop, tuple(who), dsn_handed_on and status is Status.DELIVERED)
+        for (status, reply), who in groups.items()
+    )
 
 
 def _verdicts(result: Replies) -> list[SmtpReply | None]:

@@ -19,17 +19,22 @@ Invariants
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from mta import _fastparse
+from mta.deliver.agreement import agree, why
 from mta.deliver.connection import Connection
 from mta.deliver.desk import Desk
+from mta.deliver.fitting import Fitted, Unfitted, fit
 from mta.deliver.manners import Lesson
 from mta.deliver.opener import Opener
 from mta.deliver.outcomes import all_delivered, outcomes_of, untouched
 from mta.deliver.work import Work
-from mta.model import Job, Outcome, Reply, Site, Status, StoreError
+from mta.mail.downgrade import Need
+from mta.model import Job, Outcome, Reply, Site, Status, Stored, StoreError
 from mta.net.dial import DialFailure
 
 _HOT = 8  # waiting jobs for which one connection is in use
@@ -37,20 +42,24 @@ _IDLE_PATIENCE = 0.005  # seconds that the oldest job waits before all idle conn
 _PATIENCE = 0.020  # seconds that the oldest job waits before another connection is opened for it
 _GROWTH_TICK = 0.005
 _SLOW_OPENING = 1.0  # a connection on its way for longer than this is not waited for
+_MOST_FITTING = 8  # texts that are made fit for a host at once: they may be large
 _GROWTH_PAUSE = 5.0  # after a host refused another connection beside those it has
 _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 
 
 class Pool:
-    """One SMTP or LMTP site."""
+    """One SMTP or LMTP site. `strict`: its mail that requires TLS on the whole way, on connections of its own."""
 
-    def __init__(self, desk: Desk, site: Site) -> None:
+    def __init__(self, desk: Desk, site: Site, *, strict: bool = False) -> None:
         self._desk = desk
         self._site = site
+        self._strict = strict
+        self._stricter: Pool | None = None  # for the mail of this site that needs it
+        self._fitting: set[Work] = set()  # texts that are being made fit
         self._waiting: deque[Work] = deque()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._opener = Opener(desk, self)
+        self._opener = Opener(desk, self, strict=strict)
         self._leaving: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._growth = 1
@@ -63,7 +72,9 @@ class Pool:
 
     def add(self, jobs: Sequence[Job]) -> None:
         now = self._desk.loop.time()
-        works = [Work(job, now) for job in jobs]
+        self.add_works([Work(job, now) for job in jobs])
+
+    def add_works(self, works: Sequence[Work]) -> None:
         if self._stopping:
             for work in works:
                 self._desk.report.untried(work)
@@ -73,13 +84,17 @@ class Pool:
 
     def update(self, site: Site) -> None:
         self._site = site
+        if self._stricter is not None:
+            self._stricter.update(site)
 
     def busy(self) -> Iterator[Job]:
         for connection in self._connections:
             for work in connection.works:
                 yield work.job
-        for work in self._waiting:
+        for work in (*self._waiting, *self._fitting):
             yield work.job
+        if self._stricter is not None:
+            yield from self._stricter.busy()
 
     def sweep(self) -> None:
         for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
@@ -90,15 +105,24 @@ class Pool:
         for connection in list(self._idle):
             if self._desk.clock.since(connection.active) >= patience:
                 self._dismiss(connection)
+        if self._stricter is not None:
+            self._stricter.sweep()
+            if self._stricter.unused:
+                self._stricter = None
 
     @property
     def unused(self) -> bool:
-        return not (self._waiting or self._connections or self._opener.shaking or self._leaving or self._opening)
+        mine = self._connections or self._opener.shaking or self._leaving or self._opening
+        return not (self._waiting or self._fitting or mine or self._stricter)
 
     def stop(self) -> None:
         self._stopping = True
-        while self._waiting:
-            self._desk.report.untried(self._waiting.popleft())
+        if self._stricter is not None:
+            self._stricter.stop()
+        for work in (*self._waiting, *self._fitting):
+            self._desk.report.untried(work)
+        self._waiting.clear()
+        self._fitting.clear()
         for task in self._opening:
             task.cancel()
         for connection in list(self._idle):
@@ -107,20 +131,78 @@ class Pool:
     def abandon(self) -> None:
         for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
             connection.give_up(_STOPPING)
+        if self._stricter is not None:
+            self._stricter.abandon()
 
     # ---- what connections ask and tell
 
-    def take(self) -> Work | None:
+    def take(self, connection: Connection) -> Work | None:
         while self._waiting:
             work = self._waiting.popleft()
             try:
-                work.open(self._desk.reader)
+                stored = work.open(self._desk.reader)
             except StoreError as error:
                 reply = Reply(0, "4.3.0", f"the message cannot be read from the spool: {error}")
                 self._desk.report.settled(work, [Outcome(Status.DEFERRED, reply)])
             else:
-                return work
+                ordinary = stored.size <= connection.ceiling and not work.special
+                if ordinary or self._agrees(work, connection):
+                    return work
+                if len(self._fitting) >= _MOST_FITTING:
+                    return None
         return None
+
+    def _agrees(self, work: Work, connection: Connection) -> bool:
+        """Whether the connection may have the work now; if not, it is elsewhere, or settled."""
+        stored = work.stored
+        assert stored is not None
+        options = stored.envelope.options
+        final = self._site.kind == "lmtp"
+        if options is not None and options.require_tls and not (self._strict or final):
+            self._divert(work)
+            return False
+        chunking = self._desk.settings.chunking
+        agreed = agree(work, connection.offer, int(time.time() * 1000), chunking=chunking, final=final)
+        if agreed is None:
+            return True
+        if isinstance(agreed, Need):
+            self._make_fit(work, stored, agreed, connection.hop)
+        else:
+            self._desk.report.settled(work, [Outcome(Status.FAILED, agreed, connection.hop)], tls=connection.tls)
+        return False
+
+    def _divert(self, work: Work) -> None:
+        """To connections under verified TLS (RFC 8689 §4.2.1)."""
+        if self._stricter is None:
+            self._stricter = Pool(self._desk, self._site, strict=True)
+        work.stored = None
+        self._stricter.add_works([work])
+
+    def _make_fit(self, work: Work, stored: Stored, need: Need, hop: str) -> None:
+        self._fitting.add(work)
+        made = self._desk.loop.run_in_executor(None, fit, stored, need, self._desk.scratch, why(need))
+        made.add_done_callback(partial(self._made_fit, work, hop))
+
+    def _made_fit(self, work: Work, hop: str, made: asyncio.Future[Fitted | Unfitted]) -> None:
+        if work not in self._fitting:  # it was given back meanwhile
+            return
+        self._fitting.discard(work)
+        error = made.exception()
+        result = (
+            Unfitted(Reply(0, "4.3.0", f"the text cannot be converted: {error!r}"), False) if error else made.result()
+        )
+        if isinstance(result, Unfitted):
+            status = Status.FAILED if result.permanent else Status.DEFERRED
+            self._desk.report.settled(work, [Outcome(status, result.reply, hop)])
+            self._desk.loop.call_soon(self._dispatch)
+        else:
+            work.fitted = result
+            work.stored = None
+            self._waiting.appendleft(work)
+            self._dispatch()
+        if error is not None:
+            self._desk.report.count("internal_errors")
+            raise error  # a bug of ours shows as an unhandled error of the loop
 
     def rests(self, connection: Connection) -> None:
         if self._stopping:
@@ -132,18 +214,22 @@ class Pool:
         report = self._desk.report
         if all_delivered(result):
             code, text = result.finals[0] or (0, "")
-            report.delivered(work, connection.hop, f"{code} {text}", tls=connection.tls)
+            handed_on = connection.offer.dsn
+            report.delivered(work, connection.hop, f"{code} {text}", tls=connection.tls, dsn_handed_on=handed_on)
         elif untouched(result) and self._stopping:
             report.untried(work)
         elif not work.again and self._deserves_another(connection, work, result):
             work.again = True
+            work.words = None
             self._waiting.appendleft(work)
             # Not from within: the other works of this connection are still to be settled.
             self._desk.loop.call_soon(self._dispatch)
         elif _void(connection, result):
             report.settled(work, [Outcome(Status.DEFERRED, connection.ended, connection.hop)], tls=connection.tls)
         else:
-            outcomes = outcomes_of(result, work.members, connection.hop, connection.ended)
+            outcomes = outcomes_of(
+                result, work.members, connection.hop, connection.ended, dsn_handed_on=connection.offer.dsn
+            )
             report.settled(work, outcomes, tls=connection.tls)
 
     def _deserves_another(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> bool:

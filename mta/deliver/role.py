@@ -1,7 +1,8 @@
 """The courier role: takes jobs from the queue manager, reads texts from the spool, delivers, reports.
 
-What it opens: connections to other servers, files below the Maildir templates, the spool for reading, the
-mail log, the link to the queue manager.
+What it opens: connections to other servers, the certificates that these are verified with, files below the Maildir
+templates, the spool for reading, nameless files beside it for texts that are converted, the mail log, the link to the
+queue manager.
 """
 
 from __future__ import annotations

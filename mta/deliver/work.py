@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mta.deliver.fitting import Fitted
+from mta.deliver.handover import Words
 from mta.model import Envelope, Job, Reader, Ref, Stored, part_members
 
 
@@ -10,10 +12,26 @@ class Work:
 
     `since` is when it began to wait for a connection. `fresh` tells that it is the first transaction of its
     connection, `again` that a connection ended under it once before anything had been said about it.
-    `notify` are the bits NOTIFY_... of all recipients together, `traced` is by-trace of RFC 2852.
+    `notify` are the bits NOTIFY_... of all recipients together, `traced` is by-trace of RFC 2852. `special` tells that
+    the envelope says more than addresses and size, so that a host must be looked at first (`mta.deliver.agreement`);
+    `words` is what is said to it then, `fitted` the text made fit for one.
     """
 
-    __slots__ = ("addresses", "again", "fresh", "job", "members", "notify", "sender", "since", "stored", "traced")
+    __slots__ = (
+        "addresses",
+        "again",
+        "fitted",
+        "fresh",
+        "job",
+        "members",
+        "notify",
+        "sender",
+        "since",
+        "special",
+        "stored",
+        "traced",
+        "words",
+    )
 
     def __init__(self, job: Job, since: float) -> None:
         self.job = job
@@ -26,9 +44,24 @@ class Work:
         self.members: tuple[int, ...] = ()  # indexes into the envelope's recipients
         self.addresses: tuple[bytes, ...] = ()  # of the members, in the same order
         self.stored: Stored | None = None
+        self.special = False
+        self.words: Words | None = None
+        self.fitted: Fitted | None = None
+
+    @property
+    def eight_bit(self) -> bool:
+        """Whether BODY=8BITMIME holds for the text as it is to be sent; what is binary says more than that."""
+        assert self.stored is not None
+        if self.fitted is not None:
+            return self.fitted.eight_bit
+        envelope = self.stored.envelope
+        return envelope.eight_bit and not (envelope.options is not None and envelope.options.binary)
 
     def open(self, reader: Reader) -> Stored:
         """Read envelope and text; StoreError when they are gone or damaged."""
+        if self.fitted is not None:
+            self.stored = self.fitted.stored
+            return self.stored
         stored = reader.read(Ref(self.job.ref))
         if stored.path:
             reader.verify(stored)  # before its first octet is on the wire: later there is no way back
@@ -51,9 +84,13 @@ class Work:
             self.members = (0,)
             self.addresses = (recipients[0].address,)
             self.notify = recipients[0].notify
+            self.special = bool(envelope.options is not None or self.notify or recipients[0].orcpt)
         else:
             part = self.job.part
             self.members = self.job.pending or (parts[part] if parts else tuple(part_members(recipients, part)))
             self.addresses = tuple([recipients[i].address for i in self.members])
+            orcpt = False
             for i in self.members:
                 self.notify |= recipients[i].notify
+                orcpt |= bool(recipients[i].orcpt)
+            self.special = bool(envelope.options is not None or self.notify or orcpt)

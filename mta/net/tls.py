@@ -60,8 +60,13 @@ def _opportunistic() -> ssl.SSLContext:
     return context
 
 
-def server_name(target: Target) -> str:
-    """What to ask for by SNI (RFC 6066 §3): a host name, without its last dot; "" where there is none to ask for."""
+def server_name(target: Target, context: ssl.SSLContext) -> str:
+    """What to ask for by SNI (RFC 6066 §3), and to verify: a host name, without its last dot; "" where there is none.
+
+    An address is not asked for, but can be verified.
+    """
+    if context.check_hostname and target.port and literal(target.host):
+        return literal(target.host)
     name = target.host.rstrip(".")
     if not target.port or literal(target.host) or not name.isascii():
         return ""

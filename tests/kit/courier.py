@@ -25,6 +25,7 @@ from mta.model import (
     Job,
     LookupFailure,
     MessageId,
+    Options,
     Recipient,
     Ref,
     Reply,
@@ -86,11 +87,19 @@ class FakeReader:
         content: bytes,
         *,
         eight_bit: bool = False,
+        options: Options | None = None,
+        notify: int = 0,
+        orcpt: bytes = b"",
         file: Path | None = None,
         offset: int = 0,
         size: int = 0,
     ) -> int:
-        envelope = Envelope(sender=sender, recipients=tuple(Recipient(r) for r in recipients), eight_bit=eight_bit)
+        envelope = Envelope(
+            sender=sender,
+            recipients=tuple(Recipient(r, notify, orcpt) for r in recipients),
+            eight_bit=eight_bit,
+            options=options,
+        )
         path = str(file) if file else ""
         now = 1_800_000_000_000
         self.messages.append(Stored(self._ids.next(now), envelope, content, path, offset, size or len(content)))
@@ -160,6 +169,7 @@ class Rig:
             clock=Clock(clock_step(delivery)),
             tls=ClientTls(delivery.tls_authorities),
             manners=Manners(loop.time),
+            scratch=log,
         )
         self.sinks: list[Sink] = []
         self._sweep()

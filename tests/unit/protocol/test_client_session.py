@@ -452,7 +452,7 @@ def test_no_quit_with_work_in_hand(module: Any) -> None:
 
 # ---- text
 
-TEXTS = st.lists(st.sampled_from([b".", b"\r\n", b"a", b"\n", b"\r", b"..", b"\r\n.", b"\x00"])).map(b"".join)
+TEXTS = st.lists(st.sampled_from([b".", b"\r\n", b"a", b"\n", b"\r", b"..", b"\r\n.", b"\x00", b"\xff"])).map(b"".join)
 
 
 @given(text=TEXTS, cuts=st.lists(st.integers(1, 5)))

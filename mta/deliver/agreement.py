@@ -1,0 +1,52 @@
+"""Whether a host may have a mail, and in what words: asked only where one of them is out of the ordinary.
+
+Either the work is (`Work.special`), or the host: it takes smaller texts, or no eight-bit octets.
+"""
+
+from __future__ import annotations
+
+from mta.deliver.fitting import is_fit
+from mta.deliver.handover import Offer, needs, words
+from mta.deliver.work import Work
+from mta.mail.downgrade import Need
+from mta.model import Reply
+
+
+def agree(work: Work, offer: Offer, now_ms: int, *, chunking: bool, final: bool) -> Need | Reply | None:
+    """None: it may go, `work.words` says how. A Need: its text is to be made fit first. A Reply: never to this host."""
+    stored = work.stored
+    assert stored is not None
+    envelope = stored.envelope
+    if stored.size > offer.size:
+        text = f"the message has {stored.size} octets, and the next host takes {offer.size} at most"
+        return Reply(0, "5.3.4", text)
+    need = needs(envelope, offer)
+    fitted = work.fitted
+    if fitted is not None and need & ~fitted.need:
+        need |= fitted.need
+    if (fitted is None or need & ~fitted.need) and need and not is_fit(stored, need):
+        return need
+    options = envelope.options
+    said = words(
+        envelope,
+        [envelope.recipients[i] for i in work.members],
+        offer,
+        now_ms,
+        binary=options is not None and options.binary and fitted is None,
+        utf8=options is not None and options.utf8,
+        chunking=chunking,
+        final=final,
+    )
+    if isinstance(said, Reply):
+        return said
+    work.words = said
+    return None
+
+
+def why(need: Need) -> str:
+    """What the host lacks."""
+    lacking = [word for flag, word in _WORDS if need & flag]
+    return f"the next host does not offer {' or '.join(lacking)}"
+
+
+_WORDS = ((Need.SEVEN_BIT, "8BITMIME"), (Need.LINES, "BINARYMIME"), (Need.ASCII_HEADER, "SMTPUTF8"))

@@ -1,0 +1,173 @@
+"""What of an envelope is said to the next host, by what that host offers. PURE.
+
+SIZE         a host that takes less than the text has is not bothered with it (RFC 1870 §6.1)
+DSN          NOTIFY, ORCPT, RET and ENVID as they came (RFC 3461 §5.2.1); where it is not offered, they are not
+             handed on, and whoever asked to hear of success hears "relayed" from us (RFC 3461 §5.2.2)
+SMTPUTF8     said wherever the sender said it and the host offers it; without it only what is all ASCII may go
+             (RFC 6531 §3.5), addresses here, header fields where the text is read
+REQUIRETLS   handed on, or the mail goes back (RFC 8689 §4.2.1)
+DELIVERBY    what is left of the time; mode R needs a host that offers it and has not less than its minimum
+             (RFC 2852 §4)
+MT-PRIORITY  as it is (RFC 6710 §4.3)
+BINARYMIME   said for what is binary still, in BDAT; CHUNKING without PIPELINING is not used, for each chunk would
+             cost a round trip
+AUTH=        never: we are nobody's trusted submitter (RFC 4954 §5)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mta.mail.downgrade import Need
+from mta.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, Options, Recipient, Reply
+
+ANY_SIZE = 1 << 62
+_LONGEST_BY = 999_999_999  # seconds: RFC 2852 §4 has nine digits
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a host offers, read once a connection. `size` is the largest text it takes."""
+
+    size: int = ANY_SIZE
+    eight_bit: bool = False
+    utf8: bool = False
+    dsn: bool = False
+    require_tls: bool = False
+    priority: bool = False
+    chunking: bool = False
+    binary: bool = False
+    deliver_by: int | None = None  # the least time it takes mail for; None: not offered
+
+
+def read_offer(extensions: Mapping[str, str], *, pipelining: bool) -> Offer:
+    chunking = "CHUNKING" in extensions and pipelining
+    by = extensions.get("DELIVERBY")
+    return Offer(
+        size=_number(extensions.get("SIZE", "")) or ANY_SIZE,
+        eight_bit="8BITMIME" in extensions,
+        utf8="SMTPUTF8" in extensions,
+        dsn="DSN" in extensions,
+        require_tls="REQUIRETLS" in extensions,
+        priority="MT-PRIORITY" in extensions,
+        chunking=chunking,
+        binary=chunking and "BINARYMIME" in extensions,
+        deliver_by=None if by is None else _number(by),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The parameters of MAIL and of each RCPT, a blank before each; `chunked`: the text goes by BDAT."""
+
+    mail: bytes = b""
+    rcpt: tuple[bytes, ...] = ()
+    chunked: bool = False
+
+
+def needs(envelope: Envelope, offer: Offer) -> Need:
+    """What the text must be; whether it is that already is not looked at here."""
+    options = envelope.options or Options()
+    found = Need.NOTHING
+    if not offer.eight_bit:
+        found |= Need.SEVEN_BIT
+    if options.binary and not offer.binary:
+        found |= Need.LINES
+    if options.utf8 and not offer.utf8:
+        found |= Need.ASCII_HEADER
+    return found
+
+
+def words(
+    envelope: Envelope,
+    recipients: Sequence[Recipient],
+    offer: Offer,
+    now_ms: int,
+    *,
+    binary: bool,
+    utf8: bool,
+    chunking: bool = False,
+    final: bool = False,
+) -> Words | Reply:
+    """What is said beside the addresses, or why this host cannot have the mail, ever.
+
+    `binary`, `utf8`: the text, as it is to be sent, is that; `chunking`: send by BDAT wherever it is offered;
+    `final`: the next host is where mail is delivered (LMTP), so that nothing is relayed on from there.
+    """
+    options = envelope.options or Options()
+    refusal = _refusal(envelope, recipients, options, offer, now_ms, final=final)
+    if refusal is not None:
+        return refusal
+    mail = [b" BODY=BINARYMIME"] if binary else []
+    if utf8 and offer.utf8:
+        mail.append(b" SMTPUTF8")
+    if offer.dsn:
+        if options.ret:
+            mail.append(b" RET=" + options.ret.encode("ascii"))
+        if options.envid:
+            mail.append(b" ENVID=" + options.envid)
+    if options.require_tls and offer.require_tls:
+        mail.append(b" REQUIRETLS")
+    if options.priority and offer.priority:
+        mail.append(b" MT-PRIORITY=%d" % options.priority)
+    if options.deliver_by and offer.deliver_by is not None:
+        mail.append(_by(options, now_ms))
+    rcpt = tuple(map(_rcpt_words, recipients)) if offer.dsn else ()
+    return Words(b"".join(mail), rcpt if any(rcpt) else (), binary or (chunking and offer.chunking))
+
+
+def _refusal(
+    envelope: Envelope,
+    recipients: Sequence[Recipient],
+    options: Options,
+    offer: Offer,
+    now_ms: int,
+    *,
+    final: bool,
+) -> Reply | None:
+    if options.require_tls and not offer.require_tls and not final:
+        return Reply(0, "5.7.30", "TLS is required on the whole way, and the next host does not offer REQUIRETLS")
+    if not offer.utf8 and not _ascii(envelope.sender, *(r.address for r in recipients)):
+        return Reply(0, "5.6.7", "an address with non-ASCII characters, and the next host does not offer SMTPUTF8")
+    if options.deliver_by and options.by_return:
+        left = _seconds_left(options, now_ms)
+        if left <= 0:
+            return Reply(0, "5.4.7", "not delivered within the time that was set for it")
+        if offer.deliver_by is None and not final:
+            return Reply(0, "5.3.3", "it must be delivered in time or go back, and the next host cannot promise that")
+        if left < (offer.deliver_by or 0):
+            return Reply(0, "5.4.7", f"{left} s are left, and the next host asks for {offer.deliver_by} s")
+    return None
+
+
+_NOTIFY = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
+
+
+def _rcpt_words(recipient: Recipient) -> bytes:
+    said = b""
+    if recipient.notify & NOTIFY_NEVER:
+        said = b" NOTIFY=NEVER"
+    elif recipient.notify:
+        said = b" NOTIFY=" + b",".join(word for bit, word in _NOTIFY if recipient.notify & bit)
+    return said + (b" ORCPT=" + recipient.orcpt if recipient.orcpt else b"")
+
+
+def _by(options: Options, now_ms: int) -> bytes:
+    left = max(-_LONGEST_BY, min(_LONGEST_BY, _seconds_left(options, now_ms)))
+    return b" BY=%d;%s%s" % (left, b"R" if options.by_return else b"N", b"T" if options.by_trace else b"")
+
+
+def _seconds_left(options: Options, now_ms: int) -> int:
+    """Rounded down: a hop must not give time away that it does not have."""
+    return (options.deliver_by - now_ms) // 1000
+
+
+def _ascii(*addresses: bytes) -> bool:
+    return all(map(bytes.isascii, addresses))
+
+
+def _number(text: str) -> int:
+    """The number that a parameter begins with, 0 where it has none."""
+    digits = text.strip(" ")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 20 else 0

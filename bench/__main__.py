@@ -1,6 +1,7 @@
 """The server under load, alone or beside Postfix.
 
-python -m bench accept|relay|maildir|idle [options]
+python -m bench accept|relay|maildir|idle [options], under TLS with --tls
+python -m bench handshakes [options]: connections that shake hands and go; --reuse resumes them
 python -m bench all --against postfix --results bench/RESULTS.md
 python -m bench backlog [options]: starts with a million queued messages
 python -m bench compaction [options]: nine tenths of a long queue are deleted
@@ -24,7 +25,7 @@ from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
 
-WORKLOADS = ("accept", "relay", "maildir", "idle", "all")
+WORKLOADS = ("accept", "relay", "maildir", "idle", "handshakes", "all")
 
 Make = Callable[[Path, str, int], Server]
 
@@ -54,7 +55,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--peer-messages", type=int, help="for Postfix (default 3 for each 5 of the others)")
     parser.add_argument("--sessions", type=int, help="connections at once (default 20; idle: 1000)")
     parser.add_argument("--size", type=int, default=4096, help="octets of a message (default 4096)")
-    parser.add_argument("--reuse", action=argparse.BooleanOptionalAction, default=True, help="of connections")
+    parser.add_argument(
+        "--reuse", action=argparse.BooleanOptionalAction, help="of connections (default), of TLS sessions"
+    )
+    parser.add_argument(
+        "--tls", choices=("off", "starttls", "implicit"), default="off", help="mta and own generator only"
+    )
     parser.add_argument("--pipelined", action="store_true", help="RFC 2920; own generator only")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of which the median counts (default 3)")
     parser.add_argument("--receivers", type=int, default=1)
@@ -87,21 +93,26 @@ def jobs(options: argparse.Namespace, package: postfix.Package | None) -> list[J
     generator = options.generator
     if generator == "auto":
         generator = "postfix" if package is not None else "own"
-    sessions = options.sessions or (1000 if options.workload == "idle" else 20)
+    sessions = options.sessions or {"idle": 1000, "handshakes": 8}.get(options.workload, 20)
+    tls = "implicit" if options.workload == "handshakes" else options.tls
+    if tls != "off":
+        if "postfix" in (options.server, options.against, options.generator):
+            raise BenchError("Postfix is measured without TLS only")
+        generator = "own"
     if options.workload == "all":
         return everything(options.messages, sessions, options.size, generator)
     if generator == "postfix" and (options.pipelined or options.workload == "maildir"):
         if options.generator == "postfix":
             raise BenchError("smtp-source can neither pipeline nor take 100 recipients in turn: use --generator own")
         generator = "own"
-    return [
-        Job(options.workload, options.messages, sessions, options.size, options.reuse, options.pipelined, generator)
-    ]
+    reuse = options.workload != "handshakes" if options.reuse is None else options.reuse
+    return [Job(options.workload, options.messages, sessions, options.size, reuse, options.pipelined, generator, tls)]
 
 
 def makers(options: argparse.Namespace, package: postfix.Package | None) -> dict[str, Make]:
     """The servers, in the order in which they take turns."""
     Mta.receivers, Mta.couriers = options.receivers, options.couriers
+    Mta.tls = "implicit" if options.workload == "handshakes" else options.tls
     known: dict[str, Make] = {"mta": Mta}
     if package is not None:
         postfix.Postfix.package = package

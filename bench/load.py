@@ -1,6 +1,7 @@
 """The load generator of the project: N sessions on one event loop, in a process of its own.
 
     python -m bench.load --port P --messages N --sessions S [--size OCTETS] [--no-reuse] [--pipelined] [--users U]
+                      [--tls starttls|implicit]
 
 Lock-step sends each command after the reply to the one before. Pipelined (RFC 2920) sends an envelope in one write,
 and the next one together with the final dot. The last line of the output is a JSON object; latency is counted from
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import json
 import socket
+import ssl
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -20,6 +22,8 @@ from typing import Any, cast
 
 import uvloop
 
+_HELLO = b"EHLO source.test\r\n"
+_STARTTLS = b"STARTTLS\r\n"
 LINE = b"A line of seventy-eight octets, as a person who types a letter might make it.\r\n"
 
 
@@ -35,6 +39,7 @@ class Plan:
     pipelined: bool = False
     users: int = 0
     domain: str = "dest.test"
+    tls: str = "off"
 
 
 @dataclass
@@ -71,6 +76,9 @@ class Run:
         self.tally = Tally()
         self.latencies: list[float] = []
         self.done: asyncio.Future[None] = loop.create_future()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts anybody: that is not what is measured
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE
         self._open = 0
         self._users = [f"user{i:02d}" for i in range(plan.users)] or ["user"]
 
@@ -112,7 +120,8 @@ class Run:
 
     async def _dial(self) -> None:
         try:
-            await self.loop.create_connection(lambda: Session(self), "127.0.0.1", self.plan.port)
+            context = self.context if self.plan.tls == "implicit" else None
+            await self.loop.create_connection(lambda: Session(self), "127.0.0.1", self.plan.port, ssl=context)
         except OSError as error:
             self.failed(f"connect: {error}")
             self.closed()
@@ -125,7 +134,8 @@ class Session(asyncio.Protocol):
         self._run = run
         self._pipelined = run.plan.pipelined
         self._expect: list[str] = ["220"]  # replies that are due, oldest first
-        self._steps: list[bytes] = [b"EHLO source.test\r\n"]
+        self._steps: list[bytes] = [_HELLO, _STARTTLS, _HELLO] if run.plan.tls == "starttls" else [_HELLO]
+        self._secure = False  # the next reply is that to STARTTLS
         self._part = b""
         self._sent_at = 0.0
         self._in_hand = False
@@ -158,7 +168,9 @@ class Session(asyncio.Protocol):
             self._ended = True
             self._transport.abort()
             return
-        if wanted == "250.":
+        if self._secure:
+            self._run.loop.create_task(self._upgrade())
+        elif wanted == "250.":
             self._accepted()
         elif not self._expect:
             self._next()
@@ -188,8 +200,22 @@ class Session(asyncio.Protocol):
         elif self._pipelined and step.startswith(b"MAIL"):
             self._transport.write(self._envelope([step, self._steps.pop(0), self._steps.pop(0)]))
         else:
-            self._expect.append("354" if step == b"DATA\r\n" else "250")
+            self._secure = step == _STARTTLS
+            self._expect.append("354" if step == b"DATA\r\n" else "220" if self._secure else "250")
             self._transport.write(step)
+
+    async def _upgrade(self) -> None:
+        self._secure = False
+        try:
+            secure = await self._run.loop.start_tls(self._transport, self, self._run.context)
+        except OSError as error:  # ssl.SSLError is one
+            self._run.failed(f"STARTTLS: {error}")
+            self._ended = True
+            self._transport.abort()
+            return
+        assert secure is not None
+        self._transport = secure
+        self._next()
 
     def _load(self) -> None:
         envelope = self._run.envelope() if self._run.plan.reuse or not self._sent_at else None
@@ -232,6 +258,7 @@ def main() -> int:
     parser.add_argument("--domain", default="dest.test")
     parser.add_argument("--reuse", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--pipelined", action="store_true")
+    parser.add_argument("--tls", choices=("off", "starttls", "implicit"), default="off")
     tally = uvloop.run(drive(Plan(**vars(parser.parse_args()))))
     print(json.dumps(asdict(tally)))
     return 1 if tally.errors else 0

@@ -42,6 +42,7 @@ class Job:
     reuse: bool = True
     pipelined: bool = False
     generator: str = "own"  # "own" | "postfix"
+    tls: str = "off"  # "off" | "starttls" | "implicit"
 
 
 @dataclass
@@ -143,6 +144,7 @@ class Bench:
         folder.chmod(0o755)
         with locked(self._lock), self._sink(job) as sink:
             server = make(folder, job.workload, sink.port if sink else 0)
+            _permit_files(job.sessions)
             try:
                 server.start()
                 return self._idle(server, job) if job.workload == "idle" else self._timed(server, job, sink)
@@ -201,10 +203,9 @@ class Bench:
         """One run of the load generator."""
         if job.generator == "postfix" and self._package is not None:
             return self._smtp_source(self._package, server, job)
-        command = [sys.executable, "-m", "bench.load", f"--port={server.port}", f"--messages={job.messages}"]
-        command += [f"--sessions={job.sessions}", f"--size={job.size}", *(["--pipelined"] if job.pipelined else [])]
-        command += ["--reuse" if job.reuse else "--no-reuse"]
-        command += [f"--users={len(USERS)}", "--domain=virt.test"] if job.workload == "maildir" else []
+        program = "bench.handshakes" if job.workload == "handshakes" else "bench.load"
+        command = [sys.executable, "-m", program, f"--port={server.port}", f"--messages={job.messages}"]
+        command += [f"--sessions={job.sessions}", *_load_words(job)]
         done = _finished(command, dict(os.environ))
         if not done.stdout:
             raise BenchError(f"the load generator failed: {done.stderr[-2000:]}")
@@ -232,19 +233,31 @@ class Bench:
 
     def _idle(self, server: Server, job: Job) -> Measure:
         """What `sessions` greeted and then silent connections add to the server's memory."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, job.sessions + 200)), hard))
         settle(server.group)
         before = server.group.memory()
         with contextlib.ExitStack() as stack:
             for _ in range(job.sessions):
-                connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+                connection = stack.enter_context(server.connect())
                 if not connection.recv(500).startswith(b"220"):
                     raise BenchError(f"{server.name} does not greet {job.sessions} sessions at once")
                 connection.sendall(b"EHLO idle.test\r\n")
                 connection.recv(1000)
             settle(server.group)
             return Measure(server.name, megabytes=server.group.memory() - before, counted_by="PSS")
+
+
+def _load_words(job: Job) -> list[str]:
+    if job.workload == "handshakes":
+        return ["--resume"] if job.reuse else []
+    words = [f"--size={job.size}", f"--tls={job.tls}", "--reuse" if job.reuse else "--no-reuse"]
+    words += ["--pipelined"] if job.pipelined else []
+    return words + ([f"--users={len(USERS)}", "--domain=virt.test"] if job.workload == "maildir" else [])
+
+
+def _permit_files(sessions: int) -> None:
+    """For us and for the server, which inherits it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, sessions + 1000)), hard))
 
 
 def _finished(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -15,6 +15,8 @@ METHODS = {
     " the queue is counted afterwards.",
     "relay": "every message goes on to one next hop, until this sink has counted the last one.",
     "maildir": "100 recipients in turn (own generator for both servers), until the last file lies in its `new`.",
+    "handshakes": "connections under TLS that hear the greeting and go; a key of type P-256, full handshakes unless"
+    " they are resumed.",
     "idle": "proportional set size of all processes with greeted, then silent sessions, minus that with none; Postfix"
     " has a process for each session and is left out.",
 }
@@ -48,15 +50,18 @@ class Outcome:
 
 
 def title(job: Job) -> str:
+    under = {"off": "", "starttls": ", STARTTLS", "implicit": ", TLS"}[job.tls]
     if job.workload == "idle":
-        return f"{job.sessions} idle sessions"
+        return f"{job.sessions} idle sessions{under}"
+    if job.workload == "handshakes":
+        return f"handshakes: {job.sessions} at once, {'resumed' if job.reuse else 'full'}"
     ways = [
         f"{job.sessions} session{'s' if job.sessions > 1 else ''}",
         f"{job.size} octets",
         "connections reused" if job.reuse else "a connection for each message",
         *(["pipelined"] if job.pipelined else []),
     ]
-    return f"{job.workload}: {', '.join(ways)}"
+    return f"{job.workload}: {', '.join(ways)}{under}"
 
 
 def as_json(outcomes: Sequence[Outcome], machine: Mapping[str, str]) -> dict[str, Any]:

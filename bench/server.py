@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from bench.cpu import Group, new_group
+from bench.handshakes import client_context
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 USERS = [f"user{number:02d}" for number in range(100)]  # who has a mailbox at virt.test
@@ -88,6 +89,10 @@ class Server:
         """For a server that tells it; the others are ready when they greet."""
         return True
 
+    def connect(self) -> socket.socket:
+        """A connection on which the greeting comes next."""
+        return socket.create_connection(("127.0.0.1", self.port), 10)
+
     def queued(self) -> int:
         """Messages in the queue: the proof that what was accepted is there."""
         raise NotImplementedError
@@ -104,7 +109,7 @@ class Server:
     def _await_greeting(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and self._alive():
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2) as connection:
+            with contextlib.suppress(OSError), self.connect() as connection:
                 if connection.recv(100).startswith(b"220") and self.says_ready():
                     return
             time.sleep(0.05)
@@ -121,6 +126,7 @@ class Mta(Server):
     name = "mta"
     receivers = 1
     couriers = 1
+    tls = "off"
 
     @staticmethod
     def version() -> str:
@@ -144,7 +150,8 @@ couriers = {self.couriers}
 [[listener]]
 address = "127.0.0.1:{self.port}"
 role = "mx"
-
+tls = "{self.tls}"
+{self._certificate()}
 [relay]
 networks = ["127.0.0.0/8"]
 
@@ -163,6 +170,23 @@ path = "{self.folder}/mail.log"
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         return [sys.executable, "-m", "mta.cli.main", "serve", "-c", str(self._config)], dict(os.environ)
+
+    def connect(self) -> socket.socket:
+        plain = super().connect()
+        return client_context().wrap_socket(plain) if self.tls == "implicit" else plain
+
+    def _certificate(self) -> str:
+        """A fresh one with a P-256 key, and what the configuration says of it."""
+        if self.tls == "off":
+            return ""
+        files = self.folder / "cert.pem", self.folder / "key.pem"
+        command = ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        command += ["-subj", "/CN=peer.test", "-days", "2", "-out", str(files[0]), "-keyout", str(files[1])]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BenchError(f"no certificate can be made: {error}") from None
+        return f'\n[tls]\ncertificate = "{files[0]}"\nkey = "{files[1]}"\n'
 
     def says_ready(self) -> bool:
         return "ready" in (self.folder / "output").read_text(errors="replace").splitlines()

@@ -25,7 +25,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from mta.mail.trace import tls_clause
 from mta.net.certificates import ALPN, CertificateStore, Choice, Policy
@@ -93,8 +93,10 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         "_hello",
         "_incoming",
         "_outgoing",
+        "_read",
         "_reader",
         "_side",
+        "_summary",
         "_tcp",
         "_tls",
         "established",
@@ -111,6 +113,7 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         self._hello: ClientHello | None = None
         self._choice: Choice | None = None
         self._tls: ssl.SSLObject | None = None
+        self._summary = ""
         self._closing = False
         self.established = False
         self.version = ""
@@ -141,8 +144,10 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
     @property
     def summary(self) -> str:
         """For the mail log."""
-        name = self.server_name
-        return f"tls={self.version} cipher={self.cipher}" + (f" sni={name}" if name else "")
+        if not self._summary:
+            name = self.server_name
+            self._summary = f"tls={self.version} cipher={self.cipher}" + (f" sni={name}" if name else "")
+        return self._summary
 
     @property
     def can_bind(self) -> bool:
@@ -182,19 +187,21 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         came = self._side.ciphertext
-        if self._tls is None:
-            self._hear(came[:nbytes])
+        if not self.established or nbytes > _SLICE:
+            self._take(came[:nbytes])
             return
-        filled = 0
-        for start in range(0, nbytes, _SLICE):
-            self._incoming.write(came[start : min(nbytes, start + _SLICE)])
-            if self.established:
-                filled = self._decrypt(filled)
-            else:
-                self._shake()
-            if self._closing:
-                return
-        self._deliver(filled)
+        self._incoming.write(came[:nbytes])
+        try:
+            size = self._read(_RECORD, self._buffer)
+        except ssl.SSLError as error:
+            self._stopped(error)
+            return
+        if size and not self._incoming.pending:  # nearly always: one record
+            self._connection.buffer_updated(size)
+        elif size:
+            self._deliver(self._decrypt(size))
+        else:
+            self._ended(0)
 
     def eof_received(self) -> bool:
         if self.established:
@@ -213,6 +220,22 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
+
+    def _take(self, came: memoryview) -> None:
+        """Octets of the handshake, or many at once."""
+        if self._tls is None:
+            self._hear(came)
+            return
+        filled = 0
+        for start in range(0, len(came), _SLICE):
+            self._incoming.write(came[start : start + _SLICE])
+            if self.established:
+                filled = self._decrypt(filled)
+            else:
+                self._shake()
+            if self._closing:
+                return
+        self._deliver(filled)
 
     # ---- the handshake
 
@@ -239,6 +262,7 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         self._tls = self._choice.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._incoming.write(octets)
         self._reader = None
+        self._read = cast("Callable[[int, memoryview], int]", self._tls.read)
         self._shake()
 
     def _shake(self) -> None:
@@ -280,7 +304,6 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _decrypt(self, filled: int) -> int:
         """Decrypt what is here behind the `filled` octets of the buffer; how much is there then."""
-        assert self._tls is not None
         buffer = self._buffer
         try:
             while True:
@@ -289,26 +312,29 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
                     filled = 0
                     if self._closing:
                         return 0
-                size = self._tls.read(_RECORD, buffer[filled:])
-                filled += size  # type: ignore[operator]
+                size = self._read(_RECORD, buffer[filled:])
+                filled += size
                 if not size:
                     self._ended(filled)
                     return 0
                 if not self._incoming.pending:
                     return filled
-        except ssl.SSLWantReadError:
-            return filled
         except ssl.SSLError as error:
-            self._side.tell_failure(self._connection.client, _reason(error), self._hello)
-            self._flush()
-            self.abort()
-            return 0
+            self._stopped(error)
+            return filled
+
+    def _stopped(self, error: ssl.SSLError) -> None:
+        """There is no more to decrypt now, or ever."""
+        if isinstance(error, ssl.SSLWantReadError):
+            self._flush()  # what it may have to say: that there is no renegotiation
+            return
+        self._side.tell_failure(self._connection.client, _reason(error), self._hello)
+        self._flush()
+        self.abort()
 
     def _deliver(self, size: int) -> None:
-        if size:
+        if size and not self._closing:
             self._connection.buffer_updated(size)
-        if not self._closing and self._outgoing.pending and self.version != "TLSv1.3":
-            self._flush()
 
     def _ended(self, filled: int) -> None:
         """The client's close_notify (RFC 8446 §6.1)."""
@@ -343,7 +369,7 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         sent = self._tls.write(data)
         while sent < len(data):  # a record at a time
             sent += self._tls.write(memoryview(data)[sent:])
-        self._flush()
+        self._send(self._outgoing.read())
 
     def close(self) -> None:
         if self._closing:

@@ -25,6 +25,20 @@ def test_every_word_reaches_the_job() -> None:
     assert jobs(parse(words.split()), PACKAGE) == [Job("relay", 7, 3, 99, False, True, "own")]
 
 
+def test_tls_is_for_the_own_server_and_generator() -> None:
+    assert jobs(parse(["accept", "--tls", "starttls"]), PACKAGE) == [Job("accept", 5000, tls="starttls")]
+    for words in (["--against", "postfix"], ["--server", "postfix"], ["--generator", "postfix"]):
+        with pytest.raises(BenchError, match="without TLS"):
+            jobs(parse(["accept", "--tls", "implicit", *words]), PACKAGE)
+
+
+@pytest.mark.parametrize(("words", "resumed"), [([], False), (["--reuse"], True), (["--no-reuse"], False)])
+def test_handshakes_are_full_ones(words: list[str], resumed: bool) -> None:
+    assert jobs(parse(["handshakes", *words]), PACKAGE) == [
+        Job("handshakes", 5000, sessions=8, reuse=resumed, tls="implicit")
+    ]
+
+
 @pytest.mark.parametrize("workload", ["accept", "relay"])
 def test_the_neutral_generator_is_taken_where_there_is_one(workload: str) -> None:
     assert [job.generator for job in jobs(parse([workload]), PACKAGE)] == ["postfix"]

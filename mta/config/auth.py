@@ -40,6 +40,10 @@ def problems(auth: Auth) -> Iterator[tuple[str, str]]:
 
 def listener_problems(listener: Listener, *, users: bool) -> Iterator[tuple[str, str]]:
     """(key, what is wrong). `users`: there is an [[auth]]."""
+    if listener.tls == "implicit":
+        for name in ("early_talk", "greeting_delay"):
+            if getattr(listener, name) not in ("ignore", 0):
+                yield name, 'means nothing with tls = "implicit": there the client speaks first'
     if listener.role != "submission":
         for name in ("mechanisms", "auth_without_tls"):
             if getattr(listener, name):

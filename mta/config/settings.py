@@ -164,6 +164,22 @@ class Listener:
         " vouch for ends the connection.",
         "off",
     )
+    early_talk: Literal["ignore", "note", "delay", "refuse"] = key(
+        "What becomes of a client that speaks before it is greeted, as programs do that only want to be rid of mail: a"
+        " line in the log, a greeting ten seconds later, or 554.",
+        "ignore",
+    )
+    greeting_delay: Seconds = key("How long a client waits for its greeting; see early_talk.", Seconds(0.0), high=60.0)
+    proxy_protocol: tuple[Network, ...] = key(
+        "Proxies in front of this listener: each of their connections must begin with a PROXY header (1 or 2), whose"
+        " client address counts everywhere from then on. Who is listed here can pretend any address.",
+        (),
+    )
+    xclient: tuple[Network, ...] = key(
+        "Who may say by XCLIENT for which client and login it speaks, which is as good as being trusted with all.",
+        (),
+    )
+    xforward: tuple[Network, ...] = key("Who may say so by XFORWARD, for the log alone.", ())
     limits: Limits = key("[listener.limits]: keys of [limits] that differ here; see there.", Limits())
 
 

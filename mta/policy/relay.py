@@ -39,6 +39,18 @@ def expand_postmaster(address: bytes, domains: Sequence[Domain]) -> bytes:
     return b"postmaster@" + domains[0].name.encode("ascii") if address == b"postmaster" and domains else address
 
 
+def within(networks: Sequence[Network], client: str) -> bool:
+    """Whether the address lies in one of the networks; a mapped IPv4 address counts as the IPv4 one."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is not None:
+        address = mapped
+    return any(address in n for n in networks)
+
+
 class RelayControl:
     """The rules of one server. `judge_for` picks the rule for a client once, at connect."""
 
@@ -49,15 +61,7 @@ class RelayControl:
         self._own = {d.name.encode("ascii"): d.deliver.path if d.deliver.kind == "maildir" else "" for d in domains}
 
     def _trusts(self, client: str) -> bool:
-        """Whether the address lies in a relay network; a mapped IPv4 address counts as the IPv4 one."""
-        try:
-            address = ipaddress.ip_address(client.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        if mapped is not None:
-            address = mapped
-        return any(address in n for n in self._networks)
+        return within(self._networks, client)
 
     def judge_for(self, client: str, role: str) -> Judge:
         """The function that accepts (b"") or refuses (a whole reply) each recipient of this client."""

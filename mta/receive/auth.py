@@ -111,5 +111,6 @@ class Logins:
             f" tls={'yes' if connection.session.tls else 'no'}"
         )
         if isinstance(answer, Denied):
+            fields += f" session={connection.name}"
             fields += f" reply={answer.reply[:9].decode('ascii')!r} reason={printable(answer.reason)!r}"
         self._note("login" if granted else "login-refused", fields)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from mta import _fastparse
@@ -35,14 +36,27 @@ _STARTTLS = _fastparse.STARTTLS
 _CLOSE = _fastparse.CLOSE
 _AUTH = _fastparse.AUTH
 _SLOW = _fastparse.SLOW
+_TOO_EARLY = b"554 5.5.1 You spoke before this server has greeted you\r\n"
+_NOTHING: dict[str, str] = {}
 _FLUSH_SECONDS = 30  # for the last replies to go out
 _MOST_UNREAD = 1 << 20  # octets of replies that wait for a client; one read of commands makes less
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What is known of a client before there is a connection (mta.receive.front): `aside` is for the log."""
+
+    client: str
+    aside: str = ""
+    early: bool = False  # it spoke before its greeting was due
 
 
 class Connection(asyncio.BufferedProtocol):
     """A client.
 
     `guest` is how its address is counted, `id` the session's name in refusals and log, "" until there is need of one.
+    `powers` are the commands by which the peer may speak for others, `claimed_helo`, `aside` and `forwarded` what it
+    said (mta.receive.claimed) or its proxy did (mta.receive.front): for trace and log, for the log, for one message's.
     `began` is the tick of its first moment, `active` that in which it last sent something, `progress` how far it was at
     the tick `since` (mta.receive.patience), `choked` the tick since which it does not read its replies, or 0.
     `large` is the file of a large text that arrives and `large_id` the id it was begun under, `look` what is known of
@@ -57,12 +71,16 @@ class Connection(asyncio.BufferedProtocol):
         "_eof",
         "_fd",
         "_paused",
+        "_presented",
         "_timer",
         "active",
+        "aside",
         "began",
         "choked",
+        "claimed_helo",
         "client",
         "failed",
+        "forwarded",
         "guest",
         "id",
         "large",
@@ -71,6 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         "look",
         "lost",
         "origin",
+        "powers",
         "progress",
         "session",
         "shape",
@@ -80,8 +99,13 @@ class Connection(asyncio.BufferedProtocol):
         "transport",
     )
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, presented: Presented | None = None) -> None:
         self._endpoint = endpoint
+        self._presented = presented
+        self.aside = "" if presented is None else presented.aside
+        self.claimed_helo = b""
+        self.forwarded: dict[str, str] = _NOTHING
+        self.powers: frozenset[bytes] = frozenset()
         self._fd = -1
         self._direct = False
         self._paused = False
@@ -110,19 +134,25 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         endpoint = self._endpoint
         peer = transport.get_extra_info("peername")
-        self.client = peer[0] if peer else ""
+        self.client = self._presented.client if self._presented is not None else peer[0] if peer else ""
         self._fd = transport.get_extra_info("socket").fileno()
         self._direct = True
         guest = endpoint.admit(self.client)
         if isinstance(guest, Guest):
             self.guest = guest
-        self.session = _fastparse.ServerSession(endpoint.config, endpoint.judge_for(self))
+        config = endpoint.config
+        if endpoint.has_powers:
+            self.powers = endpoint.powers_of(self.client)
+            config = endpoint.config_with(self.powers)
+        self.session = _fastparse.ServerSession(config, endpoint.judge_for(self))
         self.session.owner = self
         endpoint.opened(self)
         if isinstance(guest, bytes):
             self._turn_away(guest)
         elif endpoint.implicit_tls:
             self._begin_tls()
+        elif self._presented is not None and self._presented.early and (refusal := self._blame()):
+            self._turn_away(refusal)
         else:
             self._act(self.session.greet())
 
@@ -173,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
     def secured(self) -> None:
         """The handshake is done: what was known of the client is forgotten (RFC 3207 §4.2)."""
         assert self.tls is not None
-        self.session.secured(self._endpoint.config_under(self.tls))
+        self.session.secured(self._endpoint.config_under(self.tls, self.powers))
         self.origin = None
         self.active = self._endpoint.clock.tick
         if self._endpoint.implicit_tls:
@@ -222,6 +252,29 @@ class Connection(asyncio.BufferedProtocol):
                 self.transport.abort()  # it does not read what was said last
             return b""
         return self._endpoint.patience.exhausted(self, tick)
+
+    # ---- called by the commands of who speaks for others
+
+    def readmit(self, client: str) -> Guest | bytes:
+        """The client is this one from now on; or why not."""
+        guest = self._endpoint.admit(client)
+        if isinstance(guest, Guest):
+            self.guest.leave()
+            self.guest, self.client = guest, client
+        return guest
+
+    def restart(self, user: str) -> None:
+        """The session begins anew, for `user` if there is one."""
+        self.session.restart(self._endpoint.judge_for(self, user), user)
+
+    @property
+    def name(self) -> str:
+        """The session's id; it gets one if it has none."""
+        return self._endpoint.refusals.id_of(self)
+
+    @property
+    def greeting(self) -> bytes:
+        return self._endpoint.config.greeting
 
     @property
     def shakes_hands(self) -> bool:
@@ -305,6 +358,21 @@ class Connection(asyncio.BufferedProtocol):
         if not self.transport.is_closing() and self.session.slowed:
             self.proceed(self.session.wake())
 
+    def _blame(self) -> bytes:
+        """The client spoke before its time: the reply to send it away with, or b""."""
+        endpoint = self._endpoint
+        if endpoint.early_talk == "refuse":
+            return _TOO_EARLY
+        endpoint.refusals.note(self, "early-talk", f"client={self.client}")
+        return b""
+
+    def _drain(self) -> None:
+        """What was never read would turn the end of the connection into a reset, which may overtake our last words."""
+        try:
+            os.read(self._fd, 65536)
+        except OSError:
+            return  # there was nothing, or nobody is there any more
+
     def _turn_away(self, reply: bytes) -> None:
         """Nothing can be said where TLS begins at once."""
         named = self._endpoint.refusals.named(self, reply, b"")
@@ -312,6 +380,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._endpoint.implicit_tls:
             self.transport.close()
         else:
+            self._drain()
             self._act(self.session.close(named))
 
     def _forget_large(self) -> None:

@@ -35,6 +35,7 @@ from mta.observe.counters import INDEX
 from mta.observe.maillog import MailLog, printable
 from mta.policy.relay import expand_postmaster
 from mta.receive.asked import options_of, recipients_of
+from mta.receive.claimed import forwarded_fields
 from mta.receive.listener import refusal
 
 if TYPE_CHECKING:
@@ -110,7 +111,11 @@ class MessageIntake:
             return
         try:
             draft, text = self._draft(connection)
-            self._store.put(draft, (connection, draft, text))
+            aside = connection.aside
+            if connection.forwarded:
+                aside += forwarded_fields(connection.forwarded)
+                connection.forwarded = {}
+            self._store.put(draft, (connection, draft, text, aside))
         except StoreError as error:
             self._refuse(connection, error)
             return
@@ -123,7 +128,7 @@ class MessageIntake:
         recipients = session.recipients
         if b"postmaster" in recipients:
             recipients = [expand_postmaster(r, self._domains) for r in recipients]
-        helo = session.helo
+        helo = connection.claimed_helo or session.helo
         body: bytes | Body
         if connection.large is not None:
             message_id = connection.large_id
@@ -162,16 +167,16 @@ class MessageIntake:
 
     def committed(self, tokens: Sequence[object], arrivals: Sequence[Arrival], error: StoreError | None) -> None:
         """The store's callback: a batch is on disk, or failed as a whole."""
-        batch = cast("Sequence[tuple[Connection, Draft, str]]", tokens)
+        batch = cast("Sequence[tuple[Connection, Draft, str, str]]", tokens)
         if self._whole:
             self._put_whole()  # before the answers: the disk works meanwhile
         if error is not None:
             self.count("commit_failures")
-            for connection, _, _ in batch:
+            for connection, _, _, _ in batch:
                 self.count("messages_refused")
                 connection.refuse(refusal(error))
             return
-        for connection, _, text in batch:
+        for connection, _, text, _ in batch:
             connection.answer(b"250 2.0.0 queued as " + text.encode("ascii") + b"\r\n")
         self._gather(arrivals)
         self._note(batch, arrivals)
@@ -202,10 +207,10 @@ class MessageIntake:
         self._owes_position = True
         self.settle()
 
-    def _note(self, batch: Sequence[tuple[Connection, Draft, str]], arrivals: Sequence[Arrival]) -> None:
+    def _note(self, batch: Sequence[tuple[Connection, Draft, str, str]], arrivals: Sequence[Arrival]) -> None:
         octets = 0
         log = self._maillog
-        for (connection, draft, text), arrival in zip(batch, arrivals, strict=True):
+        for (connection, draft, text, aside), arrival in zip(batch, arrivals, strict=True):
             envelope = draft.envelope
             octets += arrival.size
             options = envelope.options
@@ -217,7 +222,7 @@ class MessageIntake:
                 "received",
                 f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
                 f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
-                f" size={arrival.size}{user}{tls}",
+                f" size={arrival.size}{user}{tls}{aside}",
             )
         counters = self._counters
         counters[_COMMITS] += 1

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mta import _fastparse
 from mta.config.settings import Domain, Limits, Listener
 from mta.model import Body, MessageId, StoreError, id_text
 from mta.policy.admission import Admission, Guest
-from mta.policy.relay import Judge, RelayControl
+from mta.policy.relay import Judge, RelayControl, within
 from mta.policy.shape import Shape
 from mta.policy.submission import Submission, Unfit
+from mta.receive.claimed import KEYWORDS, denied, on_xclient, on_xforward
 from mta.receive.offers import offers
 from mta.receive.patience import Patience
 
@@ -68,17 +69,19 @@ class Endpoint:
         self.shape = Shape(limits)
         self._limits = limits
         self._refuse_mail = b""
+        self.early_talk = listener.early_talk
+        self.greeting_delay = listener.greeting_delay
+        self.proxies = listener.proxy_protocol
+        # Whether clients come in through mta.receive.front.
+        self.has_front = bool(self.proxies or listener.greeting_delay) or listener.early_talk != "ignore"
+        self._speakers = {b"XCLIENT": listener.xclient, b"XFORWARD": listener.xforward}
+        self.has_powers = bool(listener.xclient or listener.xforward)
         self.submission = Submission(hostname, domains) if listener.role == "submission" else None
         self._make_config = partial(
             _fastparse.ServerConfig,
             hostname=hostname.encode("ascii"),
-            message_size=limits.message_size,
-            recipients=limits.recipients,
-            errors=limits.errors,
-            slow_errors=limits.slow_errors if limits.error_delay else 0,
-            idle_commands=limits.idle_commands,
+            **_bounds(limits),
             refused=refusals.named,
-            gate=_may_send if limits.message_rate.count else None,
             chunk=chunk,
             starttls=listener.tls == "starttls",
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
@@ -86,8 +89,10 @@ class Endpoint:
             offers=offers(listener),
         )
         self._logins = logins
-        self._configs: dict[tuple[str, ...], _fastparse.ServerConfig] = {}  # by what is offered under TLS
-        self.config = self._config_for(logins.offered(None) if logins is not None else ())
+        self._plain = logins.offered(None) if logins is not None else ()
+        # By what is offered under TLS, and to whom may speak for others.
+        self._configs: dict[tuple[tuple[str, ...], frozenset[bytes]], _fastparse.ServerConfig] = {}
+        self.config = self._config_for(self._plain, frozenset())
         self._relay = relay
         self._intake = intake
         self._connections = connections
@@ -97,8 +102,13 @@ class Endpoint:
         """How the client is counted, or the reply it is turned away with."""
         return self.admission.admit(client, len(self._connections))
 
-    def judge_for(self, connection: Connection) -> Judge:
-        if self._logins is not None:
+    def powers_of(self, client: str) -> frozenset[bytes]:
+        """The commands by which this client may speak for others."""
+        return frozenset(verb for verb, networks in self._speakers.items() if within(networks, client))
+
+    def judge_for(self, connection: Connection, user: str = "") -> Judge:
+        """`user`: who is logged in by the word of a peer that is trusted with it."""
+        if self._logins is not None or user:
             judge: Judge = self._relay.judge_trusted  # who is not logged in does not get beyond MAIL
         else:
             judge = self._relay.judge_for(connection.client, self.role)
@@ -114,15 +124,22 @@ class Endpoint:
         self.refuse_mail(error)
         self.patience.sweep(self.admission.stressed)
 
-    def config_under(self, tls: TlsShell) -> _fastparse.ServerConfig:
+    def config_under(self, tls: TlsShell, powers: frozenset[bytes]) -> _fastparse.ServerConfig:
         """The session's configuration behind this handshake, which says what ways to log in there are."""
-        return self.config if self._logins is None else self._config_for(self._logins.offered(tls))
+        return self._config_for(self._plain if self._logins is None else self._logins.offered(tls), powers)
 
-    def _config_for(self, mechanisms: tuple[str, ...]) -> _fastparse.ServerConfig:
-        config = self._configs.get(mechanisms)
+    def config_with(self, powers: frozenset[bytes]) -> _fastparse.ServerConfig:
+        return self._config_for(self._plain, powers)
+
+    def _config_for(self, mechanisms: tuple[str, ...], powers: frozenset[bytes]) -> _fastparse.ServerConfig:
+        config = self._configs.get((mechanisms, powers))
         if config is None:
-            offered = " ".join(mechanisms).encode("ascii")
-            config = self._configs[mechanisms] = self._make_config(mechanisms_tls=offered)
+            config = self._make_config(
+                mechanisms_tls=" ".join(mechanisms).encode("ascii"),
+                commands={v: _COMMANDS[v] if v in powers else denied for v, n in self._speakers.items() if n} or None,
+                keywords=tuple(KEYWORDS[verb] for verb in sorted(powers)),
+            )
+            self._configs[mechanisms, powers] = config
             config.refuse_mail = self._refuse_mail
         return config
 
@@ -156,6 +173,21 @@ class Endpoint:
         self._refuse_mail = b"" if error is None else refusal(error)
         for config in self._configs.values():
             config.refuse_mail = self._refuse_mail
+
+
+_COMMANDS: dict[bytes, Callable[[Connection, bytes], bytes]] = {b"XCLIENT": on_xclient, b"XFORWARD": on_xforward}
+
+
+def _bounds(limits: Limits) -> dict[str, Any]:
+    """What the limits are to a session."""
+    return {
+        "message_size": limits.message_size,
+        "recipients": limits.recipients,
+        "errors": limits.errors,
+        "slow_errors": limits.slow_errors if limits.error_delay else 0,
+        "idle_commands": limits.idle_commands,
+        "gate": _may_send if limits.message_rate.count else None,
+    }
 
 
 def _may_send(connection: Connection) -> bytes:

@@ -83,6 +83,16 @@ class Refusals:
             self._maillog(name, "refused", _fields(connection, reply, line))
         return tagged(reply, name)
 
+    def note(self, connection: Connection, event: str, fields: str) -> None:
+        """Another line that clients can cause; bounded with the others."""
+        if self._throttle.allows(int(time.time())):
+            self._maillog(self.id_of(connection), event, fields)
+
+    def note_stranger(self, event: str, fields: str) -> None:
+        """The same, of who is no connection yet."""
+        if self._throttle.allows(int(time.time())):
+            self._maillog("-", event, fields)
+
     def sweep(self) -> None:
         """Called from time to time: tell of what was left out of the log."""
         if omitted := self._throttle.take_omitted(int(time.time())):
@@ -109,4 +119,6 @@ def _fields(connection: Connection, reply: bytes, line: bytes) -> str:
     elif session.recipients:
         parts.append(f"to=<{printable(session.recipients[0])}> recipients={len(session.recipients)}")
     text = reply.decode("ascii", "replace").rstrip().replace("\r\n", " / ")
+    if connection.aside:
+        parts.append(connection.aside[1:])
     return f"{' '.join(parts)} reply={quoted(text[:_SHOWN])}"

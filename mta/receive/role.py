@@ -34,6 +34,7 @@ from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
 from mta.policy.tally import TallyTable
 from mta.receive.connection import Connection
+from mta.receive.front import Front
 from mta.receive.intake import MessageIntake
 from mta.receive.listener import READ_SIZE, Clock, Endpoint
 from mta.receive.refusals import Refusals
@@ -90,7 +91,7 @@ class Receiver:
         self._start = start
         self._loop = loop
         self._connections: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | Front] = []
         self._clock = Clock()
         self._stopping = False
         self._retired = 0  # segments that failed, as far as they are counted
@@ -178,6 +179,11 @@ class Receiver:
 
     async def listen(self) -> None:
         for endpoint, sock in self._endpoints:
+            if endpoint.has_front:
+                front = Front(endpoint, sock, self._loop, self._refusals.note_stranger)
+                front.open()
+                self._servers.append(front)
+                continue
             server = await self._loop.create_server(
                 partial(Connection, endpoint),
                 sock=sock,

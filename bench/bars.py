@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.measure import Job
 
-IDLE_MEGABYTES = 10.0  # for 1,000 sessions
+IDLE_MEGABYTES = {"off": 10.0, "implicit": 60.0}  # for 1,000 sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ BARS = {"accept": Bar(6, 12), "relay": Bar(10, 20), "maildir": Bar(2.5, 6)}
 def applies(job: Job) -> bool:
     """Whether the bars were set at this kind of load."""
     if job.workload == "idle":
-        return job.sessions == 1000
-    standard = (job.sessions, job.size, job.reuse, job.pipelined) == (20, 4096, True, False)
+        return job.sessions >= 1000 and job.tls in IDLE_MEGABYTES
+    standard = (job.sessions, job.size, job.reuse, job.pipelined, job.tls) == (20, 4096, True, False, "off")
     return standard and job.workload in BARS
 
 
@@ -52,8 +52,8 @@ def judge(job: Job, ratios: Mapping[str, float], idle_megabytes: float | None = 
     if job.workload == "idle":
         if idle_megabytes is None:
             return []
-        what = f"at most {IDLE_MEGABYTES:g} MB more than with none"
-        return [Verdict(what, IDLE_MEGABYTES, idle_megabytes, idle_megabytes <= IDLE_MEGABYTES)]
+        bar = IDLE_MEGABYTES[job.tls] * job.sessions / 1000
+        return [Verdict(f"at most {bar:g} MB more than with none", bar, idle_megabytes, idle_megabytes <= bar)]
     if not ratios:
         return []
     bar = BARS[job.workload]

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from bench import handshakes, load
 from mta.net.certificates import read_file
 from mta.protocol.sasl.client import ScramClient
 from tests.kit.authority import Authority
@@ -290,6 +292,26 @@ def test_a_foreign_certificate_ends_the_handshake(secure: Secure) -> None:
     with pytest.raises((ssl.SSLError, OSError, smtplib.SMTPException)):
         with_certificate(secure, "mallory", [ALICE], Authority(name="other"))
     secure.server.wait_for_log("reason='client certificate: unable to get local issuer certificate'\n")
+
+
+# ---- load
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+def test_the_load_generator_speaks_tls(secure: Secure, tls: str) -> None:
+    plan = load.Plan(getattr(secure, tls), 20, sessions=4, reuse=False, domain="home.test", tls=tls)
+    tally = uvloop.run(load.drive(plan))
+    assert (tally.accepted, tally.errors) == (20, [])
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_generator_of_handshakes(secure: Secure, resume: bool) -> None:
+    before = secure.server.status()["counters"]
+    tally = handshakes.drive(secure.implicit, 40, 4, resume)
+    assert (tally.accepted, tally.errors) == (40, [])
+    after = secure.server.status()["counters"]
+    assert after["tls_handshakes"] - before["tls_handshakes"] == 40
+    assert after["tls_resumed"] - before["tls_resumed"] == (36 if resume else 0)
 
 
 # ---- renewal

@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 FUZZ_INPUTS ?= 1000000
 BENCH_ARGS  ?=
 
-.PHONY: run test test-all crash bench lint format fuzz build clean preflight
+.PHONY: run test test-all crash bench lint format fuzz sanitize build clean preflight
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make bench  micro benchmarks, then the server under load (BENCH_ARGS='--against postfix' to compare)"
 	@echo "make lint   ruff, mypy --strict, import-linter"
 	@echo "make fuzz   coverage-guided, every parser and both sessions against their references (FUZZ_INPUTS=$(FUZZ_INPUTS) each)"
+	@echo "make sanitize  the extensions under AddressSanitizer and UndefinedBehaviorSanitizer, and the tests that reach them"
 	@echo "make clean  remove what was built; ./var, where the development server keeps mail, stays"
 
 preflight:
@@ -60,6 +61,9 @@ format: build
 
 fuzz: build
 	$(BIN)/python -m tests.fuzz.driver --inputs $(FUZZ_INPUTS)
+
+sanitize: build
+	tools/sanitize.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

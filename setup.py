@@ -3,6 +3,7 @@
 MTA_TRACE=1     line tracing and profiling hooks, for coverage of the .pyx files
 MTA_ANNOTATE=1  an HTML page beside each .pyx that shows where Python is called
 MTA_DEBUG=1     bounds checks and debug symbols
+MTA_SANITIZE=1  with AddressSanitizer and UndefinedBehaviorSanitizer, as `make sanitize` does it
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from setuptools import Extension, setup
 TRACE = bool(os.environ.get("MTA_TRACE"))
 ANNOTATE = bool(os.environ.get("MTA_ANNOTATE"))
 DEBUG = bool(os.environ.get("MTA_DEBUG"))
+SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if os.environ.get("MTA_SANITIZE") else []
 
 SOURCES = ("mta/_fastparse.pyx", "mta/spool/_commit.pyx", "mta/spool/_replay.pyx", "mta/queue/_arena.pyx")
 
@@ -46,8 +48,8 @@ def extensions() -> list[Extension]:
             [source],
             define_macros=[*macros, source_hash(source)],
             depends=[str(h) for h in Path(source).parent.glob("*.h")],
-            extra_compile_args=["-O0", "-g"] if DEBUG else ["-O3"],
-            extra_link_args=["-pthread"],
+            extra_compile_args=[*(["-O0", "-g"] if DEBUG else ["-O1", "-g"] if SANITIZE else ["-O3"]), *SANITIZE],
+            extra_link_args=["-pthread", *SANITIZE],
         )
         for source in SOURCES
     ]

@@ -6,6 +6,7 @@ python -m bench all --against postfix --results bench/RESULTS.md
 python -m bench backlog [options]: starts with a million queued messages
 python -m bench compaction [options]: nine tenths of a long queue are deleted
 python -m bench large [options]: large messages side by side, one message to very many
+python -m bench crowd [options]: ten thousand idle connections, a thousand slow senders
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import backlog, compaction, large, machine, postfix, report
+from bench import backlog, compaction, crowd, large, machine, postfix, report
 from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
@@ -176,9 +177,9 @@ def tell(outcomes: Sequence[Outcome], about: dict[str, str], options: argparse.N
 
 
 def main(words: Sequence[str]) -> int:
-    for name, other in (("backlog", backlog.main), ("compaction", compaction.main), ("large", large.main)):
-        if words[:1] == [name]:
-            return other(words[1:])
+    others = {"backlog": backlog, "compaction": compaction, "crowd": crowd, "large": large}
+    if words[:1] and words[0] in others:
+        return others[words[0]].main(words[1:])
     options = parse(words)
     options.words = words
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # so that servers and folders go too

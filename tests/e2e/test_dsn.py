@@ -28,6 +28,7 @@ SOON = {"first": "0.2s", "jitter": 0.0, "factor": 1.0, "expiry": "1h", "ambiguou
 def give(server: Server, recipients: Sequence[tuple[str, str]], text: bytes = TEXT, options: Sequence[str] = ()) -> str:
     """One message with parameters, by smtplib; its id."""
     with smtplib.SMTP("127.0.0.1", server.port) as client:
+        client.command_encoding = "utf-8"
         client.ehlo()
         assert client.mail(SENDER, options)[0] == 250
         for address, parameters in recipients:
@@ -163,3 +164,15 @@ def test_a_success_is_told_though_a_process_dies(tmp_path: Path, who: str) -> No
         # A notice that was in hand may lie there twice.
         wait_for(lambda: {to for to, _ in actions(server.letters("ann"))} == expected, 20, "a notice for each")
         server.wait_empty()
+
+
+def test_success_is_told_by_the_next_host_that_can(tmp_path: Path) -> None:
+    hop = {"EHLO": b"250-peer\r\n250 DSN\r\n"}
+    with ScriptedServer(hop) as peer, Server(tmp_path, routes={"a.test": peer.next_hop}) as server:
+        give(server, [("bob@a.test", "NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b@a.test")], options=["ENVID=x1", "RET=FULL"])
+        server.wait_empty()
+        assert server.status()["counters"]["successes_told"] == 0
+        assert server.letters("ann") == []
+        heard = "\n".join(peer.heard)
+    assert re.search(r"MAIL FROM:<ann@home.test>.* RET=FULL ENVID=x1", heard)
+    assert re.search(r"RCPT TO:<bob@a.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b@a.test", heard)

@@ -10,7 +10,8 @@ recovered messages bring the same news in `wants` (`mta.model.wants_of`).
 
 Invariants
 - Nothing here is recorded but that a sender was told: after a restart the envelope says the same.
-- A deadline whose slot holds another delivery by then is dropped.
+- A deadline whose slot holds another delivery by then is dropped. There are never many more of those whose deliveries
+  are gone than of others, however far ahead they lie.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mta.queue.manager import QueueManager
 
 _AGAIN = 1.0  # seconds until a deadline is looked at again whose delivery is in hand just now
+_FEW = 1024  # deadlines that are not worth a look at all of them
 _IN_HAND = (_arena.ACTIVE, _arena.IDLE)
 
 
@@ -48,6 +50,7 @@ class Wishes:
         self._manager = manager
         self._arena = manager.arena
         self._deadlines: list[tuple[float, int, int, int]] = []  # a heap: seconds, slot, id, part
+        self._most = _FEW  # of them, before those are taken out whose deliveries are gone
 
     # ---- in
 
@@ -112,6 +115,10 @@ class Wishes:
 
     def _push(self, when: float, slot: int) -> None:
         heapq.heappush(self._deadlines, (when, slot, self._arena.id(slot), self._arena.part(slot)))
+        if len(self._deadlines) > self._most:
+            self._deadlines[:] = [deadline for deadline in self._deadlines if self._arena.holds(*deadline[1:])]
+            heapq.heapify(self._deadlines)
+            self._most = max(_FEW, 2 * len(self._deadlines))
 
     def _late(self, slot: int, now: float) -> None:
         state = self._arena.state(slot)

@@ -222,6 +222,19 @@ def test_a_deadline_of_mail_that_is_gone_does_no_harm(clock: list[float]) -> Non
     assert world.manager.messages == 1
 
 
+def test_deadlines_of_mail_that_is_gone_do_not_gather(clock: list[float]) -> None:
+    world = World()
+    world.arrive(0, b"a@x.example", options=Options(deliver_by=MS + 10_000))
+    world.result(world.couriers.given.pop(), DEFERRED)
+    for number in range(1, 5000):
+        world.arrive(number, b"a@x.example", options=Options(deliver_by=MS + 10**12))
+        world.result(world.couriers.given.pop())
+    assert len(world.manager.wishes._deadlines) <= 1100
+    clock[0] = NOW + 11
+    world.manager.advance(clock[0])
+    assert world.told_late == [(0, int(NOW) + 10)]
+
+
 def test_held_mail_is_not_returned_before_it_is_released(clock: list[float]) -> None:
     world = World()
     world.couriers.alive.clear()

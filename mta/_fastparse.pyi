@@ -79,6 +79,8 @@ class ServerConfig:
         judge_sender: Callable[[bytes, str], bytes] | None = None,  # sender and user to b"" or a whole 5yz reply
         chunking: bool = False,  # offer CHUNKING and BINARYMIME (RFC 3030)
         lmtp: bool = False,  # LHLO, and a reply for each recipient at the end of a text (RFC 2033)
+        # a mailbox beyond ASCII with the A-labels of its domain; b"" where these cannot be; None: it stays as it is
+        ascii_mailbox: Callable[[bytes], bytes] | None = None,
         offers: int = 15,  # bits of EXTENSIONS; without more: PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES
         # These get the session's owner; see mta.protocol.server.
         gate: Callable[[Any], bytes] | None = None,
@@ -273,8 +275,8 @@ class ClientSession:
 def stuff(text: Buffer) -> bytes:
     """Dot-stuff a text (RFC 5321 §4.5.2)."""
 
-def parse_path(argument: bytes) -> tuple[bytes, int] | None:
+def parse_path(argument: bytes, utf8: bool = False) -> tuple[bytes, int] | None:
     """The mailbox of a path "<...>" at the start of the argument and the offset behind it; None when malformed.
 
-    b"" for the null path, b"postmaster" for <Postmaster> in any case.
+    b"" for the null path, b"postmaster" for <Postmaster> in any case. `utf8`: RFC 6531 §3.3 beside RFC 5321.
     """

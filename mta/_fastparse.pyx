@@ -21,7 +21,7 @@ order (resume() without a message, any call from inside `judge`) are raised; the
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
 RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME), RFC 3030 (CHUNKING, BINARYMIME), RFC 2033 (LMTP), RFC 3461
-(DSN), RFC 8689 (REQUIRETLS).
+(DSN), RFC 8689 (REQUIRETLS), RFC 6531 (SMTPUTF8).
 
 `mta.protocol.server` and the modules beside it (`commands`, `extensions`, `parameters`, `paths`, `text`) say the same
 in plain Python; the same tests run against both.
@@ -284,38 +284,88 @@ cdef inline Py_ssize_t past_blanks(const octet *p, Py_ssize_t i, Py_ssize_t n) n
 
 # Each scan_ function takes octets p[i..n) and returns the place behind what it knows, or -1.
 
-cdef Py_ssize_t scan_domain(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+cdef inline bint is_unwanted(uint32_t c) noexcept nogil:
+    """Controls, line and paragraph separators, what turns directions, and what is no character."""
+    return (
+        c < 0xA0 or 0x2028 <= c <= 0x202E or 0x2066 <= c <= 0x2069 or c == 0xFEFF
+        or 0xFDD0 <= c <= 0xFDEF or c & 0xFFFE == 0xFFFE
+    )
+
+
+cdef Py_ssize_t scan_utf8(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """One character beyond ASCII in its shortest form (RFC 6531 §3.3, RFC 3629 §4)."""
+    cdef uint32_t c = p[i], least
+    cdef int more
+    if 0xC2 <= c <= 0xDF:
+        c, more, least = c & 0x1F, 1, 0x80
+    elif 0xE0 <= c <= 0xEF:
+        c, more, least = c & 0x0F, 2, 0x800
+    elif 0xF0 <= c <= 0xF4:
+        c, more, least = c & 0x07, 3, 0x10000
+    else:
+        return -1
+    if n - i <= more:
+        return -1
+    for _ in range(more):
+        i += 1
+        if p[i] & 0xC0 != 0x80:
+            return -1
+        c = c << 6 | p[i] & 0x3F
+    if c < least or c > 0x10FFFF or 0xD800 <= c <= 0xDFFF or is_unwanted(c):
+        return -1
+    return i + 1
+
+
+cdef inline Py_ssize_t scan_run(const octet *p, Py_ssize_t i, Py_ssize_t n, octet kind, bint utf8) noexcept nogil:
+    """Past all octets of a kind and, where UTF-8 may stand, its characters; -1 where it is malformed."""
+    while True:
+        while i < n and KIND[p[i]] & kind:
+            i += 1
+        if not utf8 or i >= n or p[i] < 0x80:
+            return i
+        i = scan_utf8(p, i, n)
+        if i < 0:
+            return -1
+
+
+cdef Py_ssize_t scan_domain(const octet *p, Py_ssize_t i, Py_ssize_t n, bint utf8) noexcept nogil:
+    """A label beyond ASCII may be longer than 63 octets here: its limit is that of its A-label (RFC 5890 §2.3.2.1)."""
     cdef Py_ssize_t first = i, label
     while True:
         label = i
-        while i < n and KIND[p[i]] & LABEL:
-            i += 1
-        if i == label or i - label > 63 or p[label] == c"-" or p[i - 1] == c"-":
+        i = scan_run(p, i, n, LABEL, utf8)
+        if i <= label or p[label] == c"-" or p[i - 1] == c"-":
+            return -1
+        if i - label > 63 and not (utf8 and has_8bit(p + label, i - label)):
             return -1
         if i == n or p[i] != DOT:
             return i if i - first <= 255 else -1
         i += 1
 
 
-cdef Py_ssize_t scan_dot_string(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t scan_dot_string(const octet *p, Py_ssize_t i, Py_ssize_t n, bint utf8) noexcept nogil:
     cdef Py_ssize_t atom
     while True:
         atom = i
-        while i < n and KIND[p[i]] & ATEXT:
-            i += 1
-        if i == atom:
+        i = scan_run(p, i, n, ATEXT, utf8)
+        if i <= atom:
             return -1
         if i == n or p[i] != DOT:
             return i
         i += 1
 
 
-cdef Py_ssize_t scan_quoted(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t scan_quoted(const octet *p, Py_ssize_t i, Py_ssize_t n, bint utf8) noexcept nogil:
     """p[i] is the opening quote."""
     i += 1
     while i < n:
         if p[i] == c'"':
             return i + 1
+        if utf8 and p[i] >= 0x80:
+            i = scan_utf8(p, i, n)
+            if i < 0:
+                return -1
+            continue
         if p[i] == c"\\":
             i += 1
             if i == n:
@@ -402,10 +452,10 @@ cdef struct Path:
     Py_ssize_t end  # the place behind the path
 
 
-cdef Py_ssize_t scan_route(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t scan_route(const octet *p, Py_ssize_t i, Py_ssize_t n, bint utf8) noexcept nogil:
     """p[i] is the first "@" of a source route."""
     while True:
-        i = scan_domain(p, i + 1, n)
+        i = scan_domain(p, i + 1, n, utf8)
         if i < 0 or i == n:
             return -1
         if p[i] == c":":
@@ -415,8 +465,8 @@ cdef Py_ssize_t scan_route(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept 
         i += 1
 
 
-cdef int scan_path(const octet *p, Py_ssize_t n, Path *path) noexcept nogil:
-    """What kind of path stands at the start of p[0..n) (RFC 5321 §4.1.2, §4.5.3.1)."""
+cdef int scan_path(const octet *p, Py_ssize_t n, Path *path, bint utf8) noexcept nogil:
+    """What kind of path stands at the start of p[0..n) (RFC 5321 §4.1.2, §4.5.3.1); `utf8`: RFC 6531 §3.3."""
     cdef Py_ssize_t i = 1, local
     if n < 2 or p[0] != c"<":
         return BAD_PATH
@@ -425,11 +475,11 @@ cdef int scan_path(const octet *p, Py_ssize_t n, Path *path) noexcept nogil:
     if p[1] == c">":
         return NULL_PATH
     if p[1] == c"@":
-        i = scan_route(p, 1, n)
+        i = scan_route(p, 1, n, utf8)
         if i < 0 or i == n:
             return BAD_PATH
     path.first = i
-    local = scan_quoted(p, i, n) if p[i] == c'"' else scan_dot_string(p, i, n)
+    local = scan_quoted(p, i, n, utf8) if p[i] == c'"' else scan_dot_string(p, i, n, utf8)
     if local < 0 or local == n or local - i > 64:
         return BAD_PATH
     if p[local] == c">":
@@ -438,7 +488,7 @@ cdef int scan_path(const octet *p, Py_ssize_t n, Path *path) noexcept nogil:
         return POSTMASTER if local == 11 and i == 1 and same_word(p + 1, b"POSTMASTER", 10) else BAD_PATH
     if p[local] != c"@" or local + 1 == n:
         return BAD_PATH
-    i = scan_literal(p, local + 1, n) if p[local + 1] == c"[" else scan_domain(p, local + 1, n)
+    i = scan_literal(p, local + 1, n) if p[local + 1] == c"[" else scan_domain(p, local + 1, n, utf8)
     if i < 0 or i == n or p[i] != c">" or i + 1 > 256:
         return BAD_PATH
     path.behind = i
@@ -446,10 +496,10 @@ cdef int scan_path(const octet *p, Py_ssize_t n, Path *path) noexcept nogil:
     return MAILBOX
 
 
-def parse_path(bytes argument not None):
+def parse_path(bytes argument not None, bint utf8=False):
     cdef const octet *p = <const octet *>PyBytes_AS_STRING(argument)
     cdef Path path
-    cdef int kind = scan_path(p, PyBytes_GET_SIZE(argument), &path)
+    cdef int kind = scan_path(p, PyBytes_GET_SIZE(argument), &path, utf8)
     if kind == BAD_PATH:
         return None
     if kind == POSTMASTER:
@@ -614,6 +664,7 @@ cdef bytes R_BAD_BINARY_BODY = b"501 5.5.4 BODY takes 7BIT, 8BITMIME or BINARYMI
 cdef bytes R_BAD_CHUNK = b"501 5.5.4 Write BDAT, a size, and LAST with the last chunk\r\n"
 cdef bytes R_BAD_RET = b"501 5.5.4 RET takes FULL or HDRS\r\n"
 cdef bytes R_BAD_ENVID = b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII\r\n"
+cdef bytes R_BAD_SMTPUTF8 = b"501 5.5.4 SMTPUTF8 takes no value\r\n"
 cdef bytes R_BAD_REQUIRETLS = b"501 5.5.4 REQUIRETLS takes no value\r\n"
 cdef bytes R_BAD_NOTIFY = b"501 5.5.4 NOTIFY takes NEVER, or some of SUCCESS, FAILURE, DELAY\r\n"
 cdef bytes R_BAD_ORCPT = b"501 5.5.4 ORCPT takes a type, a semicolon, and an address as xtext\r\n"
@@ -635,6 +686,11 @@ cdef bytes R_MAIL_FIRST = b"503 5.5.1 Say MAIL first\r\n"
 cdef bytes R_TLS_ALREADY = b"503 5.5.1 TLS is active already\r\n"
 cdef bytes R_TOO_LARGE = b"552 5.3.4 The message is larger than this server takes\r\n"
 cdef bytes R_NON_ASCII = b"553 5.6.7 An address with non-ASCII characters cannot be taken here\r\n"
+cdef bytes R_NEEDS_SMTPUTF8 = b"553 5.6.7 An address with non-ASCII characters needs SMTPUTF8 behind MAIL\r\n"
+cdef bytes R_VERIFY_NEEDS_SMTPUTF8 = b"553 5.6.7 A name with non-ASCII characters needs SMTPUTF8 behind it\r\n"
+cdef bytes R_VERIFY_NO_UTF8 = b"501 5.5.4 This name is not UTF-8\r\n"
+cdef bytes R_SENDER_NO_IDN = b"553 5.1.8 The domain of this address is none of IDNA2008\r\n"
+cdef bytes R_RECIPIENT_NO_IDN = b"553 5.1.2 The domain of this address is none of IDNA2008\r\n"
 cdef bytes R_NO_RECIPIENTS = b"554 5.5.1 No valid recipients\r\n"
 cdef bytes R_UNKNOWN_PARAMETER = b"555 5.5.4 Parameter not recognized\r\n"
 
@@ -674,6 +730,7 @@ cdef class ServerConfig:
     cdef object gate
     cdef object refused
     cdef dict commands
+    cdef object ascii_mailbox
 
     def __cinit__(
         self,
@@ -697,6 +754,7 @@ cdef class ServerConfig:
         refused=None,
         dict commands=None,
         tuple keywords=(),
+        ascii_mailbox=None,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -715,6 +773,7 @@ cdef class ServerConfig:
         self.gate = gate
         self.refused = refused
         self.commands = commands
+        self.ascii_mailbox = ascii_mailbox
         self.lmtp = lmtp
         self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
         self.hello = b"250 %b\r\n" % hostname
@@ -738,6 +797,8 @@ cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, byte
         lines.append(b"SIZE %d" % c.message_size)
     if offered & X_8BITMIME:
         lines.append(b"8BITMIME")
+    if offered & X_SMTPUTF8:
+        lines.append(b"SMTPUTF8")
     if offered & X_DSN:
         lines.append(b"DSN")
     if offered & X_CHUNKING:
@@ -1527,6 +1588,7 @@ cdef enum:
     S_REQUIRETLS = 16
     S_NOTIFY = 32
     S_ORCPT = 64
+    S_SMTPUTF8 = 128
 
 cdef enum:
     LONGEST_ENVID = 100  # RFC 3461 §4.4
@@ -1542,6 +1604,7 @@ cdef struct Parameters:
     uint32_t offered
     bint eight_bit
     bint binary
+    bint utf8  # the transaction is one of SMTPUTF8
     bint hdrs
     int notify
     Slice envid
@@ -1558,7 +1621,7 @@ cdef struct Rule:
     Reader read
 
 cdef enum:
-    MAIL_RULES = 5
+    MAIL_RULES = 6
     RCPT_RULES = 2
 
 cdef Rule MAIL_RULE[MAIL_RULES]
@@ -1657,6 +1720,44 @@ cdef bint read_notify(Parameters *to, const octet *p, Py_ssize_t n) noexcept nog
         i += 1
 
 
+cdef Py_ssize_t scan_escape(const octet *p, Py_ssize_t i, Py_ssize_t n) noexcept nogil:
+    """One backslash, x, and a character's number in braces (RFC 6533 §3); p[i] is the backslash."""
+    cdef uint32_t c = 0
+    cdef Py_ssize_t first = i + 3
+    if n - i < 6 or p[i + 1] != c"x" or p[i + 2] != c"{":
+        return -1
+    i = first
+    while i < n and i - first < 6 and hex_value(p[i]) >= 0:
+        c = c * 16 + hex_value(p[i])
+        i += 1
+    if i - first < 2 or i == n or p[i] != c"}":
+        return -1
+    if 33 <= c <= 126 or not (is_unwanted(c) or 0xD800 <= c <= 0xDFFF or c > 0x10FFFF):
+        return i + 1
+    return -1
+
+
+cdef bint is_utf8_address(const octet *p, Py_ssize_t n, bint raw) noexcept nogil:
+    """An original recipient of type utf-8 (RFC 6533 §3); `raw`: characters may stand for themselves."""
+    cdef Py_ssize_t i = 0, first
+    if n < 1:
+        return False
+    while i < n:
+        if p[i] == c"\\":
+            i = scan_escape(p, i, n)
+        elif p[i] >= 0x80:
+            i = scan_utf8(p, i, n) if raw else -1
+        else:
+            first = i
+            while i < n and p[i] != c"\\" and p[i] < 0x80:
+                i += 1
+            if not is_xtext(p + first, i - first):
+                return False
+        if i < 0:
+            return False
+    return True
+
+
 cdef bint read_orcpt(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
     """RFC 3461 §4.2: a type, a semicolon, and xtext."""
     cdef Py_ssize_t i = 0
@@ -1665,7 +1766,11 @@ cdef bint read_orcpt(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogi
     while i < n and KIND[p[i]] & ATEXT:
         i += 1
     to.orcpt = Slice(p, n)
-    return 0 < i < n and p[i] == c";" and is_xtext(p + i + 1, n - i - 1)
+    if not 0 < i < n or p[i] != c";":
+        return False
+    if i == 5 and same_word(p, b"UTF-8", 5):
+        return is_utf8_address(p + 6, n - 6, to.utf8)
+    return is_xtext(p + i + 1, n - i - 1)
 
 
 cdef bytes read_parameter(ServerSession s, Parameters *known, Rule *rules, int count, tuple wrong,
@@ -1719,11 +1824,13 @@ cdef bytes mail_parameters(ServerSession s, Parameters *known, const octet *p, P
 
 cdef bytes rcpt_parameters(ServerSession s, Parameters *known, const octet *p, Py_ssize_t n):
     memset(known, 0, sizeof(known[0]))
+    known.utf8 = s._options is not None and s._options.utf8
     return read_parameters(s, known, RCPT_RULE, RCPT_RULES, RCPT_WRONG, p, n)
 
 
 cdef MailOptions mail_options(Parameters *known):
     cdef MailOptions options = MailOptions.__new__(MailOptions)
+    options.utf8 = known.given & S_SMTPUTF8 != 0
     options.binary = known.binary
     if known.given & S_RET:
         options.ret = "HDRS" if known.hdrs else "FULL"
@@ -1762,12 +1869,13 @@ set_rule(&MAIL_RULE[1], b"BODY", X_8BITMIME, S_BODY, read_body)
 set_rule(&MAIL_RULE[2], b"RET", X_DSN, S_RET, read_ret)
 set_rule(&MAIL_RULE[3], b"ENVID", X_DSN, S_ENVID, read_envid)
 set_rule(&MAIL_RULE[4], b"REQUIRETLS", X_REQUIRETLS, S_REQUIRETLS, read_alone)
+set_rule(&MAIL_RULE[5], b"SMTPUTF8", X_SMTPUTF8, S_SMTPUTF8, read_alone)
 
 set_rule(&RCPT_RULE[0], b"NOTIFY", X_DSN, S_NOTIFY, read_notify)
 set_rule(&RCPT_RULE[1], b"ORCPT", X_DSN, S_ORCPT, read_orcpt)
 
 # What is said when a reader finds nothing, in the order of the rules.
-cdef tuple MAIL_WRONG = (R_BAD_SIZE, R_BAD_BODY, R_BAD_RET, R_BAD_ENVID, R_BAD_REQUIRETLS)
+cdef tuple MAIL_WRONG = (R_BAD_SIZE, R_BAD_BODY, R_BAD_RET, R_BAD_ENVID, R_BAD_REQUIRETLS, R_BAD_SMTPUTF8)
 cdef tuple RCPT_WRONG = (R_BAD_NOTIFY, R_BAD_ORCPT)
 
 
@@ -1775,11 +1883,29 @@ cdef inline bint path_stands_alone(const octet *p, Py_ssize_t end, Py_ssize_t n)
     return end == n or p[end] == SP
 
 
+cdef inline bint offers_utf8(ServerSession s) noexcept:
+    return s._esmtp and s.config.offers_plain & X_SMTPUTF8 != 0
+
+
+cdef int scan_wide_path(ServerSession s, const octet *p, Py_ssize_t n, Path *path) noexcept:
+    """What may yet be a path where scan_path found none: one in UTF-8, if that is offered."""
+    return scan_path(p, n, path, True) if offers_utf8(s) and has_8bit(p, n) else BAD_PATH
+
+
+cdef bytes with_ascii_domain(ServerSession s, bytes mailbox):
+    """The mailbox with the A-labels of its domain; None where there are none (RFC 6531 §3.2, RFC 5891 §4)."""
+    cdef Py_ssize_t at = mailbox.rfind(b"@")
+    if s.config.ascii_mailbox is None or mailbox[at + 1:].isascii():
+        return mailbox
+    return <bytes?>s.config.ascii_mailbox(mailbox) or None
+
+
 cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef Path path
     cdef int kind
     cdef Py_ssize_t i
-    cdef bytes refusal
+    cdef bytes refusal, sender
+    cdef bint wide = False
     cdef Parameters known
     if not s._helo:
         return s.refuse(R_LHLO_FIRST if s.config.lmtp else R_HELLO_FIRST)
@@ -1790,14 +1916,24 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     i = past_blanks(p, 5, n)
     p += i
     n -= i
-    kind = scan_path(p, n, &path)
+    kind = scan_path(p, n, &path, False)
+    if kind == BAD_PATH:
+        kind = scan_wide_path(s, p, n, &path)
+        wide = True
     if kind == BAD_PATH or kind == POSTMASTER or not path_stands_alone(p, path.end, n):
-        return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_SENDER)
+        return s.refuse(R_NON_ASCII if has_8bit(p, n) and not offers_utf8(s) else R_BAD_SENDER)
     memset(&known, 0, sizeof(known))
     if path.end < n:
         refusal = mail_parameters(s, &known, p + path.end, n - path.end)
         if refusal is not None:
             return s.refuse(refusal)
+    sender = p[path.first:path.behind]
+    if wide:
+        if not known.given & S_SMTPUTF8:
+            return s.refuse(R_NEEDS_SMTPUTF8)
+        sender = with_ascii_domain(s, sender)
+        if sender is None:
+            return s.refuse(R_SENDER_NO_IDN)
     if s.config.refuse_mail:
         return s.put_off(s.config.refuse_mail)
     if s.config.gate is not None:
@@ -1805,10 +1941,10 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
         if refusal:
             return s.put_off(refusal)
     if s.config.judge_sender is not None:
-        refusal = <bytes?>s.config.judge_sender(p[path.first:path.behind], s._user)
+        refusal = <bytes?>s.config.judge_sender(sender, s._user)
         if refusal:
             return s.refuse(refusal)
-    s._sender = p[path.first:path.behind]
+    s._sender = sender
     s._eight_bit = known.eight_bit
     s._binary = known.binary
     if known.given & ~<uint32_t>S_PLAIN or known.binary:
@@ -1823,6 +1959,7 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef int kind
     cdef Py_ssize_t i
     cdef bytes address, refusal
+    cdef bint wide = False
     cdef Parameters known
     if not s.mail:
         return s.refuse(R_MAIL_FIRST)
@@ -1833,17 +1970,26 @@ cdef int on_rcpt(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     i = past_blanks(p, 3, n)
     p += i
     n -= i
-    kind = scan_path(p, n, &path)
+    kind = scan_path(p, n, &path, False)
+    if kind == BAD_PATH:
+        kind = scan_wide_path(s, p, n, &path)
+        wide = True
     if kind == BAD_PATH or kind == NULL_PATH or not path_stands_alone(p, path.end, n):
-        return s.refuse(R_NON_ASCII if has_8bit(p, n) else R_BAD_RECIPIENT)
+        return s.refuse(R_NON_ASCII if has_8bit(p, n) and not offers_utf8(s) else R_BAD_RECIPIENT)
     known.given = 0
     if path.end < n:
         refusal = rcpt_parameters(s, &known, p + path.end, n - path.end)
         if refusal is not None:
             return s.refuse(refusal)
+    address = b"postmaster" if kind == POSTMASTER else p[path.first:path.behind]
+    if wide:
+        if s._options is None or not s._options.utf8:
+            return s.refuse(R_NEEDS_SMTPUTF8)
+        address = with_ascii_domain(s, address)
+        if address is None:
+            return s.refuse(R_RECIPIENT_NO_IDN)
     if s._recipients is not None and len(s._recipients) >= s.config.recipients:
         return s.put_off(R_TOO_MANY_RECIPIENTS)
-    address = b"postmaster" if kind == POSTMASTER else p[path.first:path.behind]
     refusal = <bytes?>s.judge(address)
     if refusal:
         return s.refuse(refusal) if refusal[0] == c"5" else s.put_off(refusal)
@@ -1954,7 +2100,18 @@ cdef int on_help(ServerSession s, const octet *p, Py_ssize_t n) except -1:
 
 
 cdef int on_vrfy(ServerSession s, const octet *p, Py_ssize_t n) except -1:
-    return s.idle(R_VERIFY) if n else s.refuse(R_VERIFY_SYNTAX)
+    cdef Py_ssize_t i = 0
+    if n == 0:
+        return s.refuse(R_VERIFY_SYNTAX)
+    if offers_utf8(s) and has_8bit(p, n):
+        # RFC 6531 §3.7.4.2
+        if n < 9 or p[n - 9] != SP or not same_word(p + n - 8, b"SMTPUTF8", 8):
+            return s.refuse(R_VERIFY_NEEDS_SMTPUTF8)
+        while i < n:
+            i = i + 1 if p[i] < 0x80 else scan_utf8(p, i, n)
+            if i < 0:
+                return s.refuse(R_VERIFY_NO_UTF8)
+    return s.idle(R_VERIFY)
 
 
 cdef int on_unwanted(ServerSession s, const octet *p, Py_ssize_t n) except -1:

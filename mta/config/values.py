@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mta.config.settings import NO_RATE, Address, Network, NextHop, Octets, Rate, Seconds
+from mta.idn import a_labels
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
@@ -98,11 +99,15 @@ def database(value: object, base: Path) -> str:
 
 
 def domain(value: object) -> str:
-    """A domain name, in lower case."""
+    """A domain name, in lower case and in ASCII."""
     text = _text(value).lower()
+    if not text.isascii():
+        try:
+            text = a_labels(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no domain name, and has no form that begins with xn--") from None
     if not text or len(text) > 253 or not all(_LABEL.fullmatch(label) for label in text.split(".")):
-        hint = "" if text.isascii() else "; write its ASCII form, which begins with xn--"
-        raise ValueError(f"{text!r} is no domain name{hint}")
+        raise ValueError(f"{text!r} is no domain name")
     return text
 
 

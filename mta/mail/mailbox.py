@@ -6,13 +6,15 @@ An address that cannot be named so has no mailbox (None); it is refused at RCPT,
 
 Domains compare without case (RFC 5321 §2.3.5). Local parts are folded too: a server may treat them so (RFC
 5321 §2.4), and two mailboxes that differ only in case help nobody. A quoted local part names the same mailbox
-as its content (RFC 5321 §4.1.2).
+as its content (RFC 5321 §4.1.2). Beyond ASCII what looks the same is the same (NFC, RFC 6532 §3.1).
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
+import unicodedata
 from pathlib import Path
 
 _LONGEST = 200  # octets of a component; file systems allow 255, and a suffix in the template needs room
@@ -48,7 +50,17 @@ def _unquoted(local: str) -> str:
 
 def _component(text: str) -> str | None:
     """The text as part of a file name; None if it would be unsafe as one."""
-    name = text.lower()
+    name = text.lower() if text.isascii() else unicodedata.normalize("NFC", text.lower())
     if not name or name.startswith(".") or "/" in name or not name.isprintable():
         return None
-    return name if len(name.encode("utf-8")) <= _LONGEST else None
+    return name if len(name.encode("utf-8")) <= _LONGEST and _can_be_written(name) else None
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether this process has a way to write it in a file name: in some locales it has not."""
+    if name.isascii():
+        return True
+    try:
+        return os.fsencode(name) == name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mta.config.settings import Domain
+from mta.idn import with_a_labels
 from mta.mail.submission import authors, completed, header_end
 from mta.mail.trace import date_text
 from mta.model import StoreError
@@ -29,7 +30,7 @@ class LoggedIn(str):
 
     def __new__(cls, name: str, addresses: Sequence[str]) -> LoggedIn:
         made = super().__new__(cls, name)
-        made.addresses = frozenset(addresses)
+        made.addresses = frozenset(map(with_a_labels, addresses))
         return made
 
 
@@ -55,12 +56,13 @@ class Submission:
         return b"" if not sender or self.is_his(user, sender.decode("utf-8", "replace")) else NOT_YOURS
 
     def is_his(self, user: str, address: str) -> bool:
-        """A name without a domain stands for that mailbox in each domain of ours."""
-        address = folded(address)
+        """A name without a domain stands for that mailbox in each domain of ours. Domains compare by their A-labels."""
+        address = folded(with_a_labels(address))
+        name = with_a_labels(user)
         local, _, domain = address.rpartition("@")
         if not local:
-            return address == user
-        if address == user or (local == user and domain in self._domains):
+            return address == name
+        if address == name or (local == name and domain in self._domains):
             return True
         return isinstance(user, LoggedIn) and not user.addresses.isdisjoint((address, f"@{domain}"))
 

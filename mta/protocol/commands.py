@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from mta.protocol.extensions import hello_lines, help_text
+from mta.protocol.extensions import Extension, hello_lines, help_text
 from mta.protocol.parameters import MailOptions, RcptParameters, mail_parameters, rcpt_parameters
-from mta.protocol.paths import parse_path
+from mta.protocol.paths import UTF8, has_unwanted, parse_path
 
 if TYPE_CHECKING:
     from mta.protocol.server import ServerSession
@@ -30,6 +30,8 @@ MAX_HELO: Final = 255
 _HELO_NAME = re.compile(rb"[!-;=?-~]+")  # printable, no blank, no angle bracket: clients say stranger things than names
 _MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")  # RFC 4422 §3.1
 _CHUNK = re.compile(rb"([0-9]{1,20})( LAST)?", re.IGNORECASE)  # RFC 3030 §2
+_UTF8_TEXT = re.compile(rb"(?:[\x00-\x7f]|%b)*" % UTF8)
+_NEEDS_SMTPUTF8: Final = b"553 5.6.7 An address with non-ASCII characters needs SMTPUTF8 behind MAIL"
 _LARGEST_CHUNK: Final = (1 << 63) - 1
 
 UNKNOWN: Final = b"500 5.5.2 Command not recognized"
@@ -97,20 +99,24 @@ def _on_mail(s: ServerSession, argument: bytes) -> None:
         s.refuse(b"503 5.5.1 A transaction is open already; RSET ends it")
     elif path is None:
         s.refuse(b"501 5.5.4 Write MAIL FROM:<address>")
-    elif (parsed := _mailbox_and_rest(path)) is None or parsed[0] == b"postmaster":
-        s.refuse(_non_ascii(path) or b"501 5.1.7 Bad sender address syntax")
+    elif (parsed := _mailbox_and_rest(s, path)) is None or parsed[0] == b"postmaster":
+        s.refuse(_non_ascii(s, path) or b"501 5.1.7 Bad sender address syntax")
     elif isinstance(parameters := mail_parameters(s, parsed[1]), bytes):
         s.refuse(parameters)
+    elif parsed[2] and (parameters.options is None or not parameters.options.utf8):
+        s.refuse(_NEEDS_SMTPUTF8)
+    elif (sender := _with_ascii_domain(s, parsed[0])) is None:
+        s.refuse(b"553 5.1.8 The domain of this address is none of IDNA2008")
     elif s.config.refuse_mail:
         s.put_off(s.config.refuse_mail.removesuffix(b"\r\n"))
     elif s.config.gate is not None and (refusal := s.config.gate(s.owner)):
         s.put_off(refusal.removesuffix(b"\r\n"))
-    elif s.config.judge_sender is not None and (refusal := s.config.judge_sender(parsed[0], s.user)):
+    elif s.config.judge_sender is not None and (refusal := s.config.judge_sender(sender, s.user)):
         s.refuse(refusal.removesuffix(b"\r\n"))
     else:
         s.forget_refusal()
         s.in_transaction = True
-        s.sender = parsed[0]
+        s.sender = sender
         s.eight_bit = parameters.eight_bit
         s.binary = parameters.binary
         s.options = parameters.options
@@ -125,14 +131,18 @@ def _on_rcpt(s: ServerSession, argument: bytes) -> None:
         s.refuse(b"503 5.5.1 The text has begun; RSET ends the transaction")
     elif path is None:
         s.refuse(b"501 5.5.4 Write RCPT TO:<address>")
-    elif (parsed := _mailbox_and_rest(path)) is None or not parsed[0]:
-        s.refuse(_non_ascii(path) or b"501 5.1.3 Bad recipient address syntax")
+    elif (parsed := _mailbox_and_rest(s, path)) is None or not parsed[0]:
+        s.refuse(_non_ascii(s, path) or b"501 5.1.3 Bad recipient address syntax")
     elif isinstance(parameters := rcpt_parameters(s, parsed[1]), bytes):
         s.refuse(parameters)
+    elif parsed[2] and (s.options is None or not s.options.utf8):
+        s.refuse(_NEEDS_SMTPUTF8)
+    elif (address := _with_ascii_domain(s, parsed[0])) is None:
+        s.refuse(b"553 5.1.2 The domain of this address is none of IDNA2008")
     elif len(s.recipients) >= s.config.recipients:
         s.put_off(b"452 4.5.3 Too many recipients, send the others another copy")
     else:
-        _judged(s, parsed[0], parameters)
+        _judged(s, address, parameters)
 
 
 def _judged(s: ServerSession, address: bytes, parameters: RcptParameters) -> None:
@@ -266,10 +276,19 @@ def _on_help(s: ServerSession, argument: bytes) -> None:
 
 
 def _on_vrfy(s: ServerSession, argument: bytes) -> None:
-    if argument:
-        s.idle(b"252 2.1.5 Cannot verify the user, but mail for it can be tried")
-    else:
+    if not argument:
         s.refuse(b"501 5.5.4 Say a user name behind VRFY")
+    elif refusal := b"" if argument.isascii() or not _offers_utf8(s) else _why_not_verify(argument):
+        s.refuse(refusal)
+    else:
+        s.idle(b"252 2.1.5 Cannot verify the user, but mail for it can be tried")
+
+
+def _why_not_verify(argument: bytes) -> bytes:
+    """RFC 6531 §3.7.4.2."""
+    if not argument.upper().endswith(b" SMTPUTF8"):
+        return b"553 5.6.7 A name with non-ASCII characters needs SMTPUTF8 behind it"
+    return b"" if _UTF8_TEXT.fullmatch(argument) and not has_unwanted(argument) else b"501 5.5.4 This name is not UTF-8"
 
 
 COMMANDS: Final[dict[bytes, Handler]] = {
@@ -305,17 +324,31 @@ def _path_argument(argument: bytes, word: bytes) -> bytes | None:
     return argument[len(word) :].lstrip(BLANKS)
 
 
-def _mailbox_and_rest(path: bytes) -> tuple[bytes, bytes] | None:
-    parsed = parse_path(path)
+def _offers_utf8(s: ServerSession) -> bool:
+    return s.esmtp and Extension.SMTPUTF8 in Extension(s.config.offers)
+
+
+def _mailbox_and_rest(s: ServerSession, path: bytes) -> tuple[bytes, bytes, bool] | None:
+    """Also whether it is a path by SMTPUTF8 alone."""
+    parsed, wide = parse_path(path), False
+    if parsed is None and _offers_utf8(s):
+        parsed, wide = parse_path(path, utf8=True), True
     if parsed is None:
         return None
     mailbox, end = parsed
     rest = path[end:]
-    return (mailbox, rest) if not rest or rest.startswith(b" ") else None
+    return (mailbox, rest, wide) if not rest or rest.startswith(b" ") else None
 
 
-def _non_ascii(path: bytes) -> bytes:
+def _with_ascii_domain(s: ServerSession, mailbox: bytes) -> bytes | None:
+    """The mailbox with the A-labels of its domain; None where there are none (RFC 6531 §3.2, RFC 5891 §4)."""
+    if s.config.ascii_mailbox is None or mailbox.rpartition(b"@")[2].isascii():
+        return mailbox
+    return s.config.ascii_mailbox(mailbox) or None
+
+
+def _non_ascii(s: ServerSession, path: bytes) -> bytes:
     """The reply that says why, where non-ASCII spoils an address (RFC 6531 §3.5 without the extension)."""
-    if path.isascii():
+    if path.isascii() or _offers_utf8(s):
         return b""
     return b"553 5.6.7 An address with non-ASCII characters cannot be taken here"

@@ -4,7 +4,7 @@ STARTTLS and AUTH are not among them: they come from what the listener has, a ce
 BINARYMIME are RFC 3030.
 
 RFC 5321 §4.1.1.1; RFC 1870 (SIZE), RFC 2034 (ENHANCEDSTATUSCODES), RFC 2920 (PIPELINING), RFC 3461 (DSN), RFC 6152
-(8BITMIME), RFC 8689 (REQUIRETLS).
+(8BITMIME), RFC 6531 (SMTPUTF8), RFC 8689 (REQUIRETLS).
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ _LINES: Final[dict[Extension, Callable[[ServerConfig], bytes]]] = {
     Extension.PIPELINING: lambda config: b"PIPELINING",
     Extension.SIZE: lambda config: b"SIZE %d" % config.message_size,
     Extension.EIGHT_BIT: lambda config: b"8BITMIME",
+    Extension.SMTPUTF8: lambda config: b"SMTPUTF8",
     Extension.DSN: lambda config: b"DSN",
     Extension.CHUNKING: lambda config: b"CHUNKING",
     Extension.BINARYMIME: lambda config: b"BINARYMIME",

@@ -7,6 +7,7 @@ this server, is looked at when all are read (`_beyond`).
 Invariant: a plain transaction, with SIZE and BODY at most, has no `MailOptions`.
 
 SIZE: RFC 1870. BODY: RFC 6152, RFC 3030 §3. RET, ENVID, NOTIFY, ORCPT: RFC 3461 §4. REQUIRETLS: RFC 8689 §3.
+SMTPUTF8: RFC 6531 §3.4. Original recipients of type utf-8: RFC 6533 §3.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mta.protocol.extensions import Extension, in_force
+from mta.protocol.paths import UTF8, has_unwanted
 
 if TYPE_CHECKING:
     from mta.protocol.server import ServerSession
@@ -31,6 +33,10 @@ _SIZE = re.compile(rb"[0-9]{1,20}")  # RFC 1870 §4
 # RFC 3461 §4: what is encoded must be printable ASCII, so that no notice can be broken by it
 _XTEXT: Final = rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+"
 _ENVID = re.compile(_XTEXT)
+_ESCAPE = re.compile(rb"\\x\{([0-9A-F]{2,6})\}")
+_UTF8_ADDRESS = re.compile(
+    rb"(?:%b|%b|[!-*,-<>-\[\]-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+" % (_ESCAPE.pattern, UTF8)  # RFC 6533 §3
+)
 _ORCPT = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+;" + _XTEXT)
 _MAX_ENVID: Final = 100  # RFC 3461 §4.4
 _MAX_ORCPT: Final = 500  # RFC 3461 §4.2
@@ -63,7 +69,7 @@ class Rule(NamedTuple):
 
     needs: Extension
     slot: str  # parameters of one slot exclude each other
-    read: Callable[[bytes | None], Any]
+    read: Callable[[ServerSession, bytes | None], Any]
     wrong: bytes
 
 
@@ -115,8 +121,8 @@ def _read(s: ServerSession, rest: bytes, rules: Rules) -> Given | bytes:
             return _why_not(s, rule)
         if rule.slot in given:
             return _TWICE
-        meaning = rule.read(value if equals else None)
-        if meaning is None or (meaning == b"BINARYMIME" and Extension.BINARYMIME not in offered):
+        meaning = rule.read(s, value if equals else None)
+        if meaning is None:
             return _BINARY_BODY if rule.slot == "body" and Extension.BINARYMIME in offered else rule.wrong
         given[rule.slot] = meaning
     return given
@@ -137,29 +143,30 @@ def _beyond(s: ServerSession, given: Given) -> bytes:
 # ---- readers ---------------------------------------------------------------------------------------------------
 
 
-def _size(value: bytes | None) -> int | None:
+def _size(s: ServerSession, value: bytes | None) -> int | None:
     return int(value) if value is not None and _SIZE.fullmatch(value) else None
 
 
-def _body(value: bytes | None) -> bytes | None:
+def _body(s: ServerSession, value: bytes | None) -> bytes | None:
     kind = (value or b"").upper()
-    return kind if kind in (b"7BIT", b"8BITMIME", b"BINARYMIME") else None
+    known = [b"7BIT", b"8BITMIME", *([b"BINARYMIME"] if Extension.BINARYMIME in Extension(s.config.offers) else [])]
+    return kind if kind in known else None
 
 
-def _alone(value: bytes | None) -> bool | None:
+def _alone(s: ServerSession, value: bytes | None) -> bool | None:
     return True if value is None else None
 
 
-def _ret(value: bytes | None) -> str | None:
+def _ret(s: ServerSession, value: bytes | None) -> str | None:
     kind = (value or b"").upper()
     return kind.decode() if kind in (b"FULL", b"HDRS") else None
 
 
-def _envid(value: bytes | None) -> bytes | None:
+def _envid(s: ServerSession, value: bytes | None) -> bytes | None:
     return value if value and len(value) <= _MAX_ENVID and _ENVID.fullmatch(value) else None
 
 
-def _notify(value: bytes | None) -> int | None:
+def _notify(s: ServerSession, value: bytes | None) -> int | None:
     wishes = (value or b"").upper()
     if wishes == b"NEVER":
         return 1
@@ -171,8 +178,26 @@ def _notify(value: bytes | None) -> int | None:
     return bits
 
 
-def _orcpt(value: bytes | None) -> bytes | None:
-    return value if value and len(value) <= _MAX_ORCPT and _ORCPT.fullmatch(value) else None
+def _orcpt(s: ServerSession, value: bytes | None) -> bytes | None:
+    if not value or len(value) > _MAX_ORCPT:
+        return None
+    if value[:6].upper() == b"UTF-8;":
+        return value if _is_utf8_address(value[6:], raw=s.options is not None and s.options.utf8) else None
+    return value if _ORCPT.fullmatch(value) else None
+
+
+def _is_utf8_address(text: bytes, *, raw: bool) -> bool:
+    """An original recipient of type utf-8 (RFC 6533 §3); `raw`: characters may stand for themselves."""
+    if not _UTF8_ADDRESS.fullmatch(text) or (not raw and not text.isascii()):
+        return False
+    return not has_unwanted(text) and all(_may_stand(int(number, 16)) for number in _ESCAPE.findall(text))
+
+
+def _may_stand(number: int) -> bool:
+    """For an address: a visible character of ASCII, or one beyond it."""
+    if number < 0xA0:
+        return 33 <= number <= 126
+    return number <= 0x10FFFF and not 0xD800 <= number <= 0xDFFF and not has_unwanted(chr(number).encode())
 
 
 _MAIL: Final[Rules] = {
@@ -183,6 +208,7 @@ _MAIL: Final[Rules] = {
         Extension.DSN, "envid", _envid, b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII"
     ),
     b"REQUIRETLS": Rule(Extension.REQUIRETLS, "require_tls", _alone, b"501 5.5.4 REQUIRETLS takes no value"),
+    b"SMTPUTF8": Rule(Extension.SMTPUTF8, "utf8", _alone, b"501 5.5.4 SMTPUTF8 takes no value"),
 }
 _RCPT: Final[Rules] = {
     b"NOTIFY": Rule(

@@ -116,6 +116,7 @@ class ServerConfig:
         judge_sender: Callable[[bytes, str], bytes] | None = None,
         chunking: bool = False,
         lmtp: bool = False,
+        ascii_mailbox: Callable[[bytes], bytes] | None = None,
         offers: int = BASIC,
         gate: Callable[[Any], bytes] | None = None,
         refused: Callable[[Any, bytes, bytes], bytes] | None = None,
@@ -137,6 +138,7 @@ class ServerConfig:
         self.mechanisms = mechanisms
         self.mechanisms_tls = mechanisms_tls
         self.judge_sender = judge_sender
+        self.ascii_mailbox = ascii_mailbox
         self.offers = offers | (Extension.CHUNKING | Extension.BINARYMIME if chunking else 0)
         self.chunking = Extension.CHUNKING in Extension(self.offers)
         self.lmtp = lmtp

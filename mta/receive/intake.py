@@ -147,12 +147,11 @@ class MessageIntake:
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
             protocol = _protocol(session.esmtp, session.tls, bool(session.user))
             head = self._tracer.origin(helo, connection.client, protocol)
-            origin = connection.origin = (
-                helo,
-                session.esmtp,
-                head,
-                b"" if connection.tls is None else connection.tls.clause,
-            )
+            clause = b"" if connection.tls is None else connection.tls.clause
+            origin = connection.origin = helo, session.esmtp, head, clause
+        if asked is not None and asked.utf8:
+            protocol = _utf8_protocol(session.tls, bool(session.user))
+            origin = helo, True, self._tracer.origin(helo, connection.client, protocol), origin[3]
         only = recipients[0] if len(recipients) == 1 else b""
         head = self._tracer.received(origin[2], text, only, now // 1_000_000_000, origin[3])
         envelope = Envelope(
@@ -216,12 +215,13 @@ class MessageIntake:
             options = envelope.options
             user = f" user={printable(options.user)}" if options is not None and options.user else ""
             tls = f" {connection.tls.summary}" if connection.tls is not None else ""
-            # The session's grammar lets only printable ASCII into HELO names and addresses: nothing to escape.
+            # The session's grammar lets only printable ASCII into HELO names and, without SMTPUTF8, into addresses.
+            address = _ascii if options is None or not options.utf8 else printable
             log(
                 text,
                 "received",
-                f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{str(envelope.sender, 'ascii')}>"
-                f" to=<{str(envelope.recipients[0].address, 'ascii')}> recipients={len(envelope.recipients)}"
+                f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{address(envelope.sender)}>"
+                f" to=<{address(envelope.recipients[0].address)}> recipients={len(envelope.recipients)}"
                 f" size={arrival.size}{user}{tls}{aside}",
             )
         counters = self._counters
@@ -236,6 +236,15 @@ class MessageIntake:
             connection.large.discard()
             connection.large = None
         connection.refuse(refusal(error))
+
+
+def _ascii(address: bytes) -> str:
+    return str(address, "ascii")
+
+
+def _utf8_protocol(tls: bool, logged_in: bool) -> bytes:
+    """The "with" keyword of a transaction with SMTPUTF8 (RFC 6531 §4.3)."""
+    return b"UTF8SMTP" + (b"S" if tls else b"") + (b"A" if logged_in else b"")
 
 
 def _protocol(esmtp: bool, tls: bool, logged_in: bool) -> bytes:

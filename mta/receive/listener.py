@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mta import _fastparse
 from mta.config.settings import Domain, Limits, Listener
+from mta.idn import ascii_mailbox
 from mta.model import Body, MessageId, StoreError, id_text
 from mta.policy.admission import Admission, Guest
 from mta.policy.relay import Judge, RelayControl, within
@@ -87,6 +88,7 @@ class Endpoint:
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
             offers=offers(listener),
+            ascii_mailbox=ascii_mailbox,
         )
         self._logins = logins
         self._plain = logins.offered(None) if logins is not None else ()

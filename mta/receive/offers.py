@@ -12,7 +12,9 @@ from typing import Final
 from mta._fastparse import EXTENSIONS
 from mta.config.settings import Listener
 
-_EVERYWHERE: Final = ("PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME")
+_EVERYWHERE: Final = (
+    *("PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"),
+)
 _SUBMISSION: Final[tuple[str, ...]] = ()
 _NEEDS: Final = {"SMTPUTF8": "8BITMIME", "BINARYMIME": "CHUNKING"}
 

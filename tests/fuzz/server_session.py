@@ -58,6 +58,24 @@ TOKENS = [
         b" ORCPT=rfc822;a+2Bb",
         b" REQUIRETLS",
     ),
+    *(
+        b" SMTPUTF8",
+        b" ORCPT=utf-8;\\x{E9}a",
+        b"\\x{",
+        b"}",
+        b"\xc3\xa9",
+        b"\xe2\x82\xac",
+        b"\xf0\x9f\x98\x80",
+        b"\xed\xa0\x80",
+        b"\xc0\xaf",
+        b"\xe2\x80\xa8",
+        b"\xc2\x85",
+    ),
+    *(
+        b"MAIL FROM:<\xc3\xa9@\xc3\xa9.test> SMTPUTF8\r\n",
+        b"RCPT TO:<\xc3\xa9@\xc3\xa9.test>\r\n",
+        b"VRFY \xc3\xa9 SMTPUTF8\r\n",
+    ),
     *(b" BODY=BINARYMIME", b"+0D", b"+7E", b"+7F", b"=", b";", b",", b"NEVER", b"FAILURE", b"FULL", b"HELP\r\n"),
     *(b" ", b"\t", b"\xff", b"\x80", b"x" * 16, b"y" * 64, b"z" * 512, b"<Postmaster>", b"<>", b"@a.test,@b.test:"),
 ]
@@ -71,6 +89,7 @@ SWITCHES: list[tuple[str, Any]] = [
     ("strict_sender", True),
     ("chunking", True),
     ("lmtp", True),
+    ("idn", False),
     ("refuse_mail", b"452 4.3.1 Full\r\n"),
 ]
 LAZY = 0x8000

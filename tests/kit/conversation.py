@@ -13,6 +13,7 @@ from mta._fastparse import EXTENSIONS
 from mta.protocol.parameters import MailOptions
 
 HOSTNAME = b"mx.test"
+NOW = 1_800_000_000_123  # 2027-01-15T08:00:00.123Z
 
 
 def judge(address: bytes) -> bytes:
@@ -45,6 +46,12 @@ def judge_sender(address: bytes, user: str) -> bytes:
     if not user:
         return b"530 5.7.0 Log in first\r\n"
     return b"553 5.7.1 Not yours\r\n" if address.startswith(b"root@") else b""
+
+
+def ascii_mailbox(address: bytes) -> bytes:
+    """Domains beyond ASCII have an A-label in this world when they begin with a letter of two octets."""
+    local, _, domain = address.rpartition(b"@")
+    return local + b"@xn--%d.test" % len(domain) if 0xC3 <= domain[0] < 0xE0 else b""
 
 
 def offers(keywords: str) -> int:
@@ -125,6 +132,8 @@ class Conversation:
             options["gate"] = gate
         if options.pop("commands", False):
             options |= {"commands": {b"BECOME": become}, "keywords": (b"BECOME ANYBODY",)}
+        if options.pop("idn", True):
+            options["ascii_mailbox"] = ascii_mailbox
         server = self.module.ServerConfig(**options)
         self.greeting = server.greeting
         server.refuse_mail = refuse_mail

@@ -115,9 +115,30 @@ def test_domains(text: str) -> None:
     assert values.domain(text) == text.lower()
 
 
+@pytest.mark.parametrize("text", ["bücher.example", "BÜCHER.example", "bu\u0308cher.example"])
+def test_domains_beyond_ascii_are_kept_in_ascii(text: str) -> None:
+    assert values.domain(text) == "xn--bcher-kva.example"
+    assert values.pattern(f"*.{text}") == "*.xn--bcher-kva.example"
+
+
 @pytest.mark.parametrize(
     "bad",
-    ["", ".", "a..b", "a.", ".a", "-a.b", "a-.b", "bücher.example", "a b", "*.a", "l" * 64 + ".a", "a." * 127 + "a", 5],
+    [
+        "",
+        ".",
+        "a..b",
+        "a.",
+        ".a",
+        "-a.b",
+        "a-.b",
+        "b\u20acr.example",
+        "b\u00fccher.",
+        "a b",
+        "*.a",
+        "l" * 64 + ".a",
+        "a." * 127 + "a",
+        5,
+    ],
 )
 def test_no_domains(bad: object) -> None:
     with pytest.raises(ValueError):

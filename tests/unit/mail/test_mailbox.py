@@ -77,6 +77,11 @@ def test_hostile_addresses(address: bytes) -> None:
     assert maildir_path(TEMPLATE, address) is None
 
 
+@pytest.mark.parametrize("local", ["\u00c9va", "\u00e9va", "e\u0301va", "E\u0301VA"])
+def test_what_looks_the_same_is_one_mailbox(local: str) -> None:
+    assert maildir_path("/mail/{local}", f"{local}@x".encode()) == Path("/mail/\u00e9va")
+
+
 ODD = st.lists(
     st.sampled_from([b".", b"..", b"/", b"\\", b'"', b"@", b"a", b"\x00", b"~", b"\xc0\xaf", b"%2e", b"{local}"])
 ).map(b"".join)

@@ -28,6 +28,9 @@ COMMANDS = [
     b"MAIL FROM:<a@b.test> SIZE=50 BODY=8BITMIME",
     b"MAIL FROM:<> SIZE=999999999999",
     b"RCPT TO:<c@mx.test>",
+    b"MAIL FROM:<\xc3\xa9@b.test> SMTPUTF8",
+    b"RCPT TO:<\xe2\x82\xac@\xc3\xa9.test>",
+    b"VRFY \xc3\xa9 SMTPUTF8",
     b"MAIL FROM:<a@b.test> RET=FULL ENVID=a+2Bb",
     b"RCPT TO:<c@mx.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+40mx",
     b"rcpt to: <@x.test:d@mx.test> ",
@@ -209,6 +212,16 @@ def test_stuffing_is_undone_by_reading(texts: list[bytes]) -> None:
 path_pieces = st.sampled_from(
     [
         *(bytes([octet]) for octet in b'<>@.:,[]"\\-_a1 \x7f\xe9\t%g'),
+        *(
+            b"\xc3\xa9",
+            b"\xe2\x82\xac",
+            b"\xf0\x9f\x98\x80",
+            b"\xed\xa0\x80",
+            b"\xc0\xaf",
+            b"\xe2\x80\xa8",
+            b"\xc2\x85",
+            b"\xc3",
+        ),
         *(b"b.test", b"255", b"256", b"01", b"IPv6:", b"::", b"ff", b"postmaster", b"x" * 63, b"y" * 64),
     ]
 )
@@ -230,6 +243,20 @@ groups = st.lists(st.sampled_from([b"1", b"abcd", b"12345", b"", b"", b"1.2.3.4"
 @given(framed)
 def test_both_read_paths_alike(path: bytes) -> None:
     assert _fastparse.parse_path(path) == parse_path(path)
+    assert _fastparse.parse_path(path, utf8=True) == parse_path(path, utf8=True)
+
+
+@pytest.mark.parametrize("length", [2, 3, 4])
+def test_both_read_all_borders_of_utf8_alike(length: int) -> None:
+    firsts = [*range(0x7F, 0x82), *range(0xBF, 0x100)]
+    borders = [0x20, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xA6, 0xA8, 0xAE, 0xAF, 0xB7, 0xBE, 0xBF, 0xC0, 0xFF]
+    for octets in itertools.product(firsts, *[borders] * (length - 1)):
+        for path in (b"<%b@b.test>" % bytes(octets), b"<a@%b>" % bytes(octets), b'<"%b"@b>' % bytes(octets)):
+            found = _fastparse.parse_path(path, utf8=True)
+            assert found == parse_path(path, utf8=True), path
+            assert _fastparse.parse_path(path) is None
+            if found is not None:
+                path.decode("utf-8")
 
 
 @settings(deadline=None, max_examples=500)

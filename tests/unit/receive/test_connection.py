@@ -463,3 +463,17 @@ def test_what_is_taken_away_is_not_known() -> None:
         assert (await client.say(b"MAIL FROM:<a@x.example> RET=HDRS\r\n")).startswith(b"555 5.5.4 ")
 
     play(scenario, listener=Listener(address=(), without=("DSN",)))
+
+
+def test_the_trace_header_tells_of_smtputf8() -> None:
+    async def scenario(world: World, client: Client) -> None:
+        await client.say(b"EHLO c.example\r\n")
+        for parameters, keyword in ((b" SMTPUTF8", b" with UTF8SMTP id "), (b"", b" with ESMTP id ")):
+            client.send(ENVELOPE.replace(b"a@x.example>", b"a@x.example>" + parameters) + TEXT + b".\r\n")
+            for _ in range(3):
+                assert (await client.reply())[:1] in (b"2", b"3")
+            assert keyword in (await world.store.next_put()).head
+            world.commit()
+            await client.reply()
+
+    play(scenario)

@@ -10,7 +10,7 @@ from mta._fastparse import EXTENSIONS
 from mta.config.settings import Listener
 from mta.receive.offers import offers
 
-BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "DSN", "CHUNKING", "BINARYMIME"}
+BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"}
 
 
 def offered(**settings: Any) -> set[str]:
@@ -27,6 +27,11 @@ def test_a_listener_without_tls_offers_no_requiretls() -> None:
 def test_each_can_be_taken_away(name: str) -> None:
     for role in ("mx", "submission"):
         assert name not in offered(role=role, tls="starttls", without=(name,))
+
+
+def test_smtputf8_goes_with_8bitmime() -> None:
+    """RFC 6531 §3.1 wants both."""
+    assert offered(without=("8BITMIME",)) == BASE - {"8BITMIME", "SMTPUTF8"}
 
 
 def test_all_can_be_taken_away() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mta.queue.manager import QueueManager
 
 _AGAIN = 1.0  # seconds until a deadline is looked at again whose delivery is in hand just now
+_FARTHEST = 4 * 366 * 86400  # seconds ahead: half of what the timer wheel of the arena can tell from the past
 _FEW = 1024  # deadlines that are not worth a look at all of them
 _IN_HAND = (_arena.ACTIVE, _arena.IDLE)
 
@@ -69,10 +70,12 @@ class Wishes:
     def embargo(self, slot: int, options: Options, change: Change | None = None) -> bool:
         """Let a delivery wait for the time that its sender set, if that is ahead and nobody let it go meanwhile."""
         hold = options.hold_until
-        if hold <= time.time() * 1000 or (change is not None and (change.attempts or change.due * 1000 < hold)):
+        # Who let it go had recorded no time.
+        if hold <= time.time() * 1000 or (change is not None and (change.attempts or not change.due)):
             return False
         manager = self._manager
-        self._arena.embargo(slot, manager.tick(hold / 1000), manager.reasons.number(embargo_text(hold)))
+        until = min(hold / 1000, time.time() + _FARTHEST)
+        self._arena.embargo(slot, manager.tick(until), manager.reasons.number(embargo_text(hold)))
         return True
 
     # ---- times

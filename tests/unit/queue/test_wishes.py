@@ -58,6 +58,17 @@ def test_a_hold_time_that_is_past_is_none(clock: list[float]) -> None:
     assert len(world.couriers.given) == 1
 
 
+def test_a_hold_time_beyond_the_timer_wheel_is_far_ahead_too(clock: list[float]) -> None:
+    world = World()
+    world.arrive(1, b"a@x.example", options=Options(hold_until=MS + 200 * 365 * 86_400_000))
+    world.manager.advance(NOW + 86_400)
+    assert world.couriers.given == []
+    (change,) = Housekeeping(world.manager).relocate({8: 80})[1]
+    again = World()
+    again.arrive(1, b"a@x.example", options=Options(hold_until=MS + 200 * 365 * 86_400_000), changes=(change,))
+    assert again.manager.arena.marks(0) & _arena.EMBARGOED
+
+
 def test_age_counts_from_the_release(clock: list[float]) -> None:
     world = World(expiry=7200.0, delay_warning=0.0)
     world.arrive(1, b"a@x.example", options=HELD)

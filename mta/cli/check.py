@@ -99,14 +99,21 @@ def _certificates(found: Settings) -> Iterator[Finding]:
     """Each certificate: names, key and expiry; and that it can be used as the listeners use it."""
     tls = found.tls
     policies = [listener_policy(listener) for listener in found.listener if listener.tls != "off"]
+    known: list[str] = []
     first = [KeyPair(certificate=tls.certificate, key=tls.key)] if tls.certificate and tls.key else []
     for pair in (*first, *tls.certificates):
         try:
             for policy in policies:
                 make_context(pair, policy.asking, tls.client_ca)
-            yield _expiry(pair, read_file(pair.certificate), time.time())
+            certificate = read_file(pair.certificate)
         except CertificateError as error:
             yield "FAIL", str(error)
+            continue
+        known += certificate.names
+        yield _expiry(pair, certificate, time.time())
+    host = found.server.hostname
+    if known and host not in known and "*." + host.partition(".")[2] not in known:
+        yield "warn", f"no certificate is for server.hostname {host}; servers that verify this one's will not send"
 
 
 def _expiry(pair: KeyPair, certificate: Certificate, now: float) -> Finding:

@@ -128,6 +128,19 @@ def test_certificates(
     assert any(found == verdict and re.fullmatch(second, text) for found, text in said)
 
 
+@pytest.mark.parametrize(
+    ("names", "warned"), [(["localhost"], False), (["mx.test", "localhost"], False), (["mx.test"], True)]
+)
+def test_a_certificate_for_the_name_of_the_server(
+    tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], names: list[str], warned: bool
+) -> None:
+    Authority().issue(tmp_path, "cert", names)
+    tls = "[tls]\ncertificate = 'cert.pem'\nkey = 'cert.key'"
+    _, said = check(configured(tmp_path, port, tls, "tls = 'starttls'"), capsys)
+    text = "no certificate is for server.hostname localhost; servers that verify this one's will not send"
+    assert (("warn", text) in said) == warned
+
+
 def test_a_key_of_another_certificate(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str]) -> None:
     for stem in ("cert", "other"):
         Authority().issue(tmp_path, stem, [])

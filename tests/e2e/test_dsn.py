@@ -176,3 +176,15 @@ def test_success_is_told_by_the_next_host_that_can(tmp_path: Path) -> None:
         heard = "\n".join(peer.heard)
     assert re.search(r"MAIL FROM:<ann@home.test>.* RET=FULL ENVID=x1", heard)
     assert re.search(r"RCPT TO:<bob@a.test> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;b@a.test", heard)
+
+
+def test_utf8_comes_back_as_utf8(tmp_path: Path) -> None:
+    hop = {"EHLO": b"250-peer\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n", "RCPT": b"550 5.1.1 nobody\r\n"}
+    with ScriptedServer(hop) as peer, Server(tmp_path, routes={"a.test": peer.next_hop}) as server:
+        give(server, [("josé@a.test", "")], "Subject: Grüße\r\n\r\nx\r\n".encode(), ["SMTPUTF8", "BODY=8BITMIME"])
+        (letter,) = server.wait_letters("ann")
+        server.wait_empty()
+    message = email.message_from_bytes(letter)
+    assert message.get_param("report-type") == "global-delivery-status"
+    assert "Final-Recipient: utf-8; josé@a.test" in letter.decode()
+    assert "Subject: Grüße" in letter.decode()

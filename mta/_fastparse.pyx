@@ -2280,17 +2280,21 @@ cdef int _fill(list replies, Py_ssize_t index, int code, tuple reply) except -1:
     return 0
 
 
+cdef bytes _with_parameters(bytes command, bytes parameters):
+    """A command with these before its CRLF."""
+    _check_line(parameters)
+    return command[:PyBytes_GET_SIZE(command) - 2] + parameters + b"\r\n"
+
+
 cdef int _add_parameters(list commands, bytes mail, object rcpt) except -1:
     """Put parameters behind MAIL and, where there are any, each RCPT."""
     cdef Py_ssize_t index
     cdef bytes parameters
-    _check_line(mail)
-    commands[0] = (<bytes> commands[0])[:-2] + mail + b"\r\n"
+    commands[0] = _with_parameters(commands[0], mail)
     if rcpt and len(rcpt) != len(commands) - 1:
         raise ValueError("not as many parameters as recipients")
     for index, parameters in enumerate(rcpt, 1):
-        _check_line(parameters)
-        commands[index] = (<bytes> commands[index])[:-2] + parameters + b"\r\n"
+        commands[index] = _with_parameters(commands[index], parameters)
     return 0
 
 

@@ -222,8 +222,8 @@ class Connection(asyncio.BufferedProtocol):
     def lesson(self) -> Lesson | None:
         """What the host turned out unable to do, where that ended the connection before it was of use."""
         session = self.session
-        if session.failure is not None and session.failure[0] == 421:
-            return None
+        if session.failure is not None and session.failure[0] != 0:
+            return None  # it said why
         if session.tls or session.ended_in in ("STARTTLS", "HANDSHAKE"):
             return Lesson.TLS
         if session.ended_in == "EHLO" and session.failure is None and not self._given_up and self._manner.esmtp:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mta.config.settings import Delivery
-from mta.deliver.manners import SECONDS, Lesson, Manners
+from mta.deliver.manners import BELIEVED, Lesson, Manners
 from mta.deliver.report import Report
 from mta.model import Job, Reader, Resolver, Site
 from mta.net.tls import ClientTls
@@ -52,7 +52,7 @@ class Desk:
     def learn(self, hop: str, lesson: Lesson, why: str) -> None:
         """Do without what a host cannot do, for a time."""
         self.manners.learn(hop, lesson)
-        self.report.learnt(hop, lesson.value, SECONDS[lesson], why)
+        self.report.learnt(hop, lesson.value, BELIEVED, why)
 
 
 class Sink(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,11 @@ def _fit_large(stored: Stored, need: Need, scratch: Path, *, utf8: bool) -> Fitt
     with open(stored.path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         if not need & Need.LINES and is_ascii(text):
             return Fitted(stored, need, False)
-        spare = Spare(os.open(scratch, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        with os.fdopen(os.dup(spare.fd), "wb") as made:
+        with tempfile.TemporaryFile(dir=scratch) as made:
             fitted(text, need, made.write, start=stored.offset, utf8=utf8)
+            made.flush()
             size = made.tell()
+            spare = Spare(os.dup(made.fileno()))
     eight_bit = stored.envelope.eight_bit or (options is not None and options.binary)
     whole = structs.replace(stored, path=spare.path, offset=0, size=len(stored.content) + size, checksum=0)
     return Fitted(whole, need, eight_bit and not need & Need.SEVEN_BIT, spare)

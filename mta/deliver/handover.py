@@ -66,6 +66,14 @@ class Words:
     chunked: bool = False
 
 
+def asks(options: Options | None) -> bool:
+    """Whether anything of the options concerns the next host; who was logged in does not."""
+    if options is None:
+        return False
+    kind = options.utf8 or options.binary or options.require_tls
+    return bool(kind or options.ret or options.envid or options.deliver_by or options.priority)
+
+
 def needs(envelope: Envelope, offer: Offer) -> Need:
     """What the text must be; whether it is that already is not looked at here."""
     options = envelope.options or Options()

@@ -25,7 +25,7 @@ class Lesson(enum.Enum):
     EHLO = "EHLO"
 
 
-SECONDS = {Lesson.TLS: 600.0, Lesson.PIPELINING: 3600.0, Lesson.EHLO: 3600.0}  # for which that is believed
+BELIEVED = 600.0  # seconds; a host that was only unlucky once is not spoken to in the old way for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Manners:
         if len(self._until) >= _MOST_HOSTS:
             del self._until[next(iter(self._until))]
         self._until.pop((host, lesson), None)
-        self._until[host, lesson] = self._clock() + SECONDS[lesson]
+        self._until[host, lesson] = self._clock() + BELIEVED
 
     def _holds(self, host: str, lesson: Lesson) -> bool:
         until = self._until.get((host, lesson))

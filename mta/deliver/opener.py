@@ -129,7 +129,9 @@ class Opener:
     def _learns(self, connection: Connection, manner: Manner) -> bool:
         """Whether the host is to be called again, in another manner."""
         lesson = connection.lesson
-        if lesson is None or (lesson is Lesson.TLS and (self._required or not manner.starttls)):
+        if lesson is None or self._required:  # there is no TLS behind HELO either
+            return False
+        if lesson is Lesson.TLS and not manner.starttls:
             return False
         self._desk.learn(connection.hop, lesson, str(connection.ended))
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mta.deliver.fitting import Fitted
-from mta.deliver.handover import Words
+from mta.deliver.handover import Words, asks
 from mta.model import Envelope, Job, Reader, Ref, Stored, part_members
 
 
@@ -84,7 +84,7 @@ class Work:
             self.members = (0,)
             self.addresses = (recipients[0].address,)
             self.notify = recipients[0].notify
-            self.special = bool(envelope.options is not None or self.notify or recipients[0].orcpt)
+            self.special = bool(asks(envelope.options) or self.notify or recipients[0].orcpt)
         else:
             part = self.job.part
             self.members = self.job.pending or (parts[part] if parts else tuple(part_members(recipients, part)))
@@ -93,4 +93,4 @@ class Work:
             for i in self.members:
                 self.notify |= recipients[i].notify
                 orcpt |= bool(recipients[i].orcpt)
-            self.special = bool(envelope.options is not None or self.notify or orcpt)
+            self.special = bool(asks(envelope.options) or self.notify or orcpt)

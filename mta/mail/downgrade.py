@@ -12,7 +12,8 @@ leaves that need nothing. A label "8bit" or "binary" on a multipart or a nested 
 What cannot be made to fit raises Unfit: header fields with eight-bit octets, message/partial and its kin, which no
 encoding may touch (RFC 2046 §5.2), parts whose label is not true.
 
-The text may be a mapped file: nothing here copies more than a chunk of it, except header fields.
+The text may be a mapped file: nothing here copies more than a chunk of it, except header fields, nor holds the
+interpreter for longer than a chunk takes: other threads go on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ _LONGEST_LINE = 998  # octets without CRLF (RFC 5322 §2.1.1)
 _FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _UNCLEAN = re.compile(rb"\x00|\r(?!\n)|(?<!\r)\n")
-_LONG = re.compile(rb"[^\n]{%d}" % (_LONGEST_LINE + 2))
 _TYPE = re.compile(rb"[ \t\r\n]*([!-'*+\-.0-9A-Z^-~]+)[ \t\r\n]*/[ \t\r\n]*([!-'*+\-.0-9A-Z^-~]+)", re.IGNORECASE)
 _PARAMETER = re.compile(
     rb'[ \t\r\n]*;[ \t\r\n]*([^=;\s]+)[ \t\r\n]*=[ \t\r\n]*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))', re.DOTALL
@@ -74,8 +74,9 @@ def fitted(text: Text, need: Need, give: Callable[[bytes], object], *, start: in
     _Fitter(text, need, give, utf8=utf8).entity(start, len(text), b"text/plain", 0, top=True)
 
 
-def is_ascii(text: Text) -> bool:
-    return _HIGH.search(text) is None
+def is_ascii(text: Text, start: int = 0, end: int | None = None) -> bool:
+    last = len(text) if end is None else end
+    return all(text[at : min(at + _CHUNK, last)].isascii() for at in range(start, last, _CHUNK))
 
 
 class _Fitter:
@@ -138,19 +139,28 @@ class _Fitter:
         return found + 2 if found >= 0 else end
 
     def _check_header(self, start: int, end: int) -> None:
-        if self._need & (Need.SEVEN_BIT | Need.ASCII_HEADER) and _HIGH.search(self._text, start, end):
+        if self._need & (Need.SEVEN_BIT | Need.ASCII_HEADER) and not is_ascii(self._text, start, end):
             if self._utf8:
                 raise Unfit("5.6.7", "a header field with non-ASCII characters")
             raise Unfit("5.6.3", "a header field with eight-bit octets, which cannot be encoded")
 
     def _offends(self, start: int, end: int, label: bytes) -> bool:
         """Whether a leaf holds what may not go."""
-        if self._need & Need.SEVEN_BIT and _HIGH.search(self._text, start, end):
+        if self._need & Need.SEVEN_BIT and not is_ascii(self._text, start, end):
             return True
         return bool(self._need & Need.LINES) and not self._has_clean_lines(start, end)
 
     def _has_clean_lines(self, start: int, end: int) -> bool:
-        return _UNCLEAN.search(self._text, start, end) is None and _LONG.search(self._text, start, end) is None
+        at = start
+        while at < end:
+            behind = self._text.find(b"\n", at, min(at + _LONGEST_LINE + 2, end)) + 1
+            if not behind and end - at > _LONGEST_LINE:
+                return False
+            behind = behind or end
+            if _UNCLEAN.search(self._text[at:behind]) is not None:
+                return False
+            at = behind
+        return True
 
     # ---- what is given
 

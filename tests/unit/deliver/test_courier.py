@@ -98,7 +98,9 @@ def test_life(tmp_path: Path) -> None:
     run(main())
 
 
-def test_restarted_manager_hears_what_is_in_hand(tmp_path: Path) -> None:
+def test_restarted_manager_hears_what_is_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mta.deliver.pool._PATIENCE", 60.0)  # the machine may be busy
+
     async def main() -> None:
         peer = await Peer({".": HANG}).start()
         async with manager(tmp_path) as m:
@@ -120,7 +122,9 @@ def test_restarted_manager_hears_what_is_in_hand(tmp_path: Path) -> None:
     run(main())
 
 
-def test_many_jobs_in_hand_are_told_in_several_hellos(tmp_path: Path) -> None:
+def test_many_jobs_in_hand_are_told_in_several_hellos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mta.deliver.pool._PATIENCE", 60.0)  # the machine may be busy
+
     async def main() -> None:
         peer = await Peer({"greeting": HANG}).start()
         async with manager(tmp_path) as m:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mta.deliver.handover import ANY_SIZE, Offer, Words, needs, read_offer, words
+from mta.deliver.fitting import fit
+from mta.deliver.handover import ANY_SIZE, Offer, Words, asks, needs, read_offer, words
 from mta.mail.downgrade import Need
 from mta.model import (
     NOTIFY_DELAY,
@@ -129,6 +131,20 @@ def test_offers_are_read_from_what_ehlo_said() -> None:
     for nonsense in ("", "0", "many", "-5", "9" * 30):
         assert read_offer({"SIZE": nonsense}, pipelining=True).size == ANY_SIZE
     assert read_offer({"DELIVERBY": ""}, pipelining=True).deliver_by == 0
+
+
+def test_who_was_logged_in_does_not_concern_the_next_host() -> None:
+    assert not asks(None)
+    assert not asks(Options(user="alice", auth=b"alice", hold_until=5))
+    for odd in (
+        {"utf8": True},
+        {"ret": "FULL"},
+        {"envid": b"x"},
+        {"deliver_by": 5},
+        {"priority": -1},
+        {"binary": True},
+    ):
+        assert asks(Options(**odd))  # type: ignore[arg-type]
 
 
 def test_needs() -> None:
@@ -271,8 +287,15 @@ def test_conversions_do_not_block_what_waits_behind(tmp_path: Path) -> None:
     run(main())
 
 
-def test_stopping_gives_back_what_is_being_converted(tmp_path: Path) -> None:
+def test_stopping_gives_back_what_is_being_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = Peer({"EHLO": ehlo()})
+    go_on = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        go_on.wait(10)
+        return fit(*arguments)
+
+    monkeypatch.setattr("mta.deliver.pool.fit", slow)
 
     async def main() -> None:
         async with rig(tmp_path, peer) as (r, pool):
@@ -281,7 +304,8 @@ def test_stopping_gives_back_what_is_being_converted(tmp_path: Path) -> None:
             assert len(list(pool.busy())) == 3
             pool.stop()
             results = await r.settled(3)
-            assert {o.status for result in results for o in result.outcomes} <= {Status.UNTRIED}
+            assert {o.status for result in results for o in result.outcomes} == {Status.UNTRIED}
+            go_on.set()
 
     run(main())
 

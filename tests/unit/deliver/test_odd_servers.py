@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.deliver.manners import SECONDS, Lesson, Manner, Manners
+from mta.deliver.manners import BELIEVED, Lesson, Manner, Manners
 from mta.model import Status
 from tests.kit.courier import run, smtp_site, until, verdicts
 from tests.kit.peer import CLOSE, Answer, Peer
@@ -74,6 +74,14 @@ def test_closing_at_ehlo_is_answered_by_helo(tmp_path: Path) -> None:
     assert peer.heard.count("EHLO me.example") == 1
     assert peer.heard.count("HELO me.example") == 2
     assert peer.connections == 3
+
+
+def test_helo_is_not_said_where_tls_is_required(tmp_path: Path) -> None:
+    peer = Peer({"EHLO": CLOSE})
+    results, r = deliver(tmp_path, peer, tls="require")
+    assert verdicts(results[0]) == [(Status.DEFERRED, 0, "4.4.2", ())]
+    assert peer.heard == ["EHLO me.example"]
+    assert noted(r.lines()) == []
 
 
 def test_closing_at_helo_too_defers(tmp_path: Path) -> None:
@@ -231,12 +239,13 @@ def test_lessons_are_forgotten_after_a_time() -> None:
     manners = Manners(lambda: now)
     assert manners.of("a") == Manner()
     manners.learn("a", Lesson.TLS)
+    now = 100.0
     manners.learn("a", Lesson.EHLO)
     assert manners.of("a") == Manner(starttls=False, esmtp=False)
     assert manners.of("b") == Manner()
-    now = SECONDS[Lesson.TLS] + 1
+    now = BELIEVED + 1
     assert manners.of("a") == Manner(esmtp=False)
-    now = SECONDS[Lesson.EHLO] + 1
+    now = BELIEVED + 101
     assert manners.of("a") == Manner()
 
 

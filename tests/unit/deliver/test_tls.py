@@ -152,6 +152,14 @@ def test_where_tls_is_required_the_mail_waits(tmp_path: Path, name: str) -> None
     assert not any("fallback" in line for line in r.lines())
 
 
+def test_a_refusal_under_tls_is_no_failure_of_tls(tmp_path: Path) -> None:
+    server = peer({"EHLO TLS": b"450 4.7.1 not now\r\n"})
+    results, r = deliver(tmp_path, server)
+    assert verdicts(results[0]) == [(Status.DEFERRED, 450, "4.7.1", ())]
+    assert server.connections == 1
+    assert not any("fallback" in line for line in r.lines())
+
+
 def test_required_and_there(tmp_path: Path) -> None:
     server = peer()
     results, _ = deliver(tmp_path, server, tls="require")

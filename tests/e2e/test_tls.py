@@ -172,6 +172,29 @@ def test_there_is_no_renegotiation(secure: Secure) -> None:
     assert "no renegotiation" in said, said
 
 
+def test_new_keys_within_a_session(secure: Secure) -> None:
+    """KeyUpdate, with a request for ours (RFC 8446 §4.6.3)."""
+    words = [need("openssl"), "s_client", "-connect", f"127.0.0.1:{secure.implicit}", "-crlf", "-tls1_3"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        said = b""
+        for wanted, line in (
+            (b"220 ", b"K\n"),
+            (b"KEYUPDATE\n", b"NOOP\n"),
+            (b"250 ", b"K\n"),
+            (b"KEYUPDATE\n", b"HELP\n"),
+        ):
+            while wanted not in said and (came := client.stdout.readline()):
+                said += came
+            assert wanted in said
+            said = b""
+            client.stdin.write(line)
+            client.stdin.flush()
+        assert any(came.startswith(b"214 ") for came in client.stdout)
+        client.kill()
+
+
 def test_failures_are_logged_with_their_reason(secure: Secure) -> None:
     openssl(secure.implicit, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-servername", "mx.test")
     secure.server.wait_for_log(

@@ -29,9 +29,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     return AUTHORITY.issue(tmp_path_factory.mktemp("tls"), "mx", ["mx.test"])
 
 
-def play(scenario: Scenario, pair: KeyPair, *, tls: str = "implicit", client_ca: Path | None = None) -> None:
-    asking = "ask" if client_ca is not None else "off"
-    listener = Listener(address=(), tls=tls, client_certificates=asking)  # type: ignore[arg-type]
+def play(scenario: Scenario, pair: KeyPair, *, asking: str = "off", client_ca: Path | None = None) -> None:
+    listener = Listener(address=(), tls="implicit", client_certificates=asking)  # type: ignore[arg-type]
 
     async def main() -> None:
         settings = Tls(certificate=pair.certificate, key=pair.key, client_ca=client_ca)
@@ -390,7 +389,49 @@ def test_client_certificates(pair: KeyPair, tmp_path: Path, gives: str) -> None:
             assert peer.names == ("alice@home.test", "a@home.test")
             assert peer.fingerprint == read_file(own.certificate).digest.hex()
 
-    play(scenario, pair, client_ca=authority.path)
+    play(scenario, pair, asking="ask", client_ca=authority.path)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_without_the_certificate_that_is_required(pair: KeyPair, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    async def scenario(world: World, port: int) -> None:
+        async with Client(port, trusting(version)) as client:
+            with pytest.raises((ssl.SSLError, EOFError)):
+                await greeted(client)
+        assert "reason='peer did not return a certificate'" in await failure(world)
+
+    play(scenario, pair, asking="require", client_ca=Authority(tmp_path).path)
+
+
+async def greeted(client: Client) -> None:
+    await client.shake()
+    await client.line()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_resumed_session_knows_the_certificate(pair: KeyPair, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue(tmp_path, "alice", [], mail=["alice@home.test"])
+
+    async def scenario(world: World, port: int) -> None:
+        context = trusting(version)
+        context.load_cert_chain(own.certificate, own.key)
+        session = None
+        for resumed in (False, True):
+            async with Client(port, context) as client:
+                client.tls = context.wrap_bio(client.incoming, client.outgoing, session=session)
+                await greeted(client)
+                await client.say(b"EHLO c.example\r\n")
+                session = client.tls.session
+                assert client.tls.session_reused == resumed
+                (connection,) = world.connections
+                assert connection.tls is not None
+                peer = connection.tls.peer()
+                assert peer is not None
+                assert peer.names == ("alice@home.test",)
+            await world.gone()
+
+    play(scenario, pair, asking="require", client_ca=authority.path)
 
 
 def test_a_reply_longer_than_a_record(pair: KeyPair) -> None:

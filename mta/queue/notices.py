@@ -95,22 +95,16 @@ class Notifier:
         kind = manager.sites.by_number[manager.arena.site(slot)].site.kind
         until = manager.wishes.ends(slot) if verdict.warn else 0.0
         telling = choose(stored.envelope, verdict, manager.left(slot), kind=kind, until=until, warn=self._settings.warn)
-        final = bool(telling.failed)
-        room = self._room(manager) if telling.told else ""
-        if room and final:
-            self._put_off(manager, slot, verdict, room)
+        must_tell = any(fate.action == "failed" for fate in telling.told)
+        if must_tell and (refusing := manager.store.refusing) is not None:
+            self._put_off(manager, slot, verdict, str(refusing))
             return
-        if room:
-            self._note(manager, slot, telling.told, _NO_ROOM)
         self._note(manager, slot, telling.untold, "none (not wanted)" if stored.envelope.sender else _NULL)
-        if room or not telling.told:
-            self._go_on(manager, slot, verdict, telling.failed, warned=verdict.warn and not room)
-            return
-        draft = self._draft(stored, telling.told)
-        self._note(manager, slot, telling.told, id_text(draft.id))
-        notice = self._notice(manager, slot, draft, verdict=verdict, failed=telling.failed)
-        if final or verdict.warn:
-            self._put(notice)
+        draft = self._announced(manager, slot, stored, telling.told)
+        if draft is None:
+            self._go_on(manager, slot, verdict, telling.failed, warned=verdict.warn and not telling.told)
+        elif must_tell or verdict.warn:
+            self._put(self._notice(manager, slot, draft, verdict=verdict, failed=telling.failed))
         else:
             self._put(self._notice(manager, slot, draft))
             self._go_on(manager, slot, verdict, telling.failed)
@@ -182,7 +176,7 @@ class Notifier:
         """A notice, noted in the log; None where there is nothing to tell, or no room for it, which is noted too."""
         if not fates:
             return None
-        draft = None if self._room(manager) else self._draft(stored, fates)
+        draft = self._draft(stored, fates) if manager.store.refusing is None else None
         self._note(manager, slot, fates, _NO_ROOM if draft is None else id_text(draft.id))
         return draft
 
@@ -219,11 +213,6 @@ class Notifier:
             envid=options.envid,
             deliver_by=options.deliver_by // 1000,
         )
-
-    def _room(self, manager: QueueManager) -> str:
-        """Why the store takes no notice; "" where it does."""
-        refusing = manager.store.refusing
-        return str(refusing) if refusing is not None else ""
 
     def _put_off(self, manager: QueueManager, slot: int, verdict: Verdict, why: str) -> None:
         """No room for a notice about what failed: the delivery is looked at again later."""

@@ -302,6 +302,15 @@ def test_without_room_a_success_and_a_delay_are_not_told_and_mail_goes_on(clock:
     assert office.counters[INDEX["delays_told"]] == office.counters[INDEX["successes_told"]] == 0
 
 
+def test_without_room_a_failure_that_nobody_wants_to_hear_of_ends() -> None:
+    office = Office()
+    office.store.refusing = StoreError("the disk is full", full=True)
+    office.arrive(1, Recipient(b"a@x.example", NOTIFY_NEVER), Recipient(b"b@x.example", NOTIFY_SUCCESS))
+    outcomes = Outcome(Status.FAILED, NO, MX, (0,)), Outcome(Status.DELIVERED, OK, MX, (1,))
+    office.result(office.couriers.given[0], *outcomes)
+    assert [c.kind for c in office.store.changes] == ["finished"]
+
+
 def test_a_record_that_cannot_be_read_is_held_unless_all_have_it() -> None:
     office = Office()
     office.arrive(1, Recipient(b"a@x.example", NOTIFY_SUCCESS))

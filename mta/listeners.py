@@ -1,8 +1,8 @@
 """The listening sockets: opened here, or given by systemd, and kept by the supervisor for its whole life.
 
 Each receiver has a socket of its own for every address (SO_REUSEPORT), so the kernel spreads connections evenly, and
-one that dies loses no backlog: its successor inherits the same socket. Sockets from systemd exist once, so all
-receivers share them.
+one that dies loses no backlog: its successor inherits the same socket. Sockets from systemd exist once, and so do unix
+sockets (`mta.local_sockets`): all receivers share them.
 
 SO_REUSEPORT would let a second server of the same user join in unseen; a first bind without it finds that out.
 """
@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, MutableMapping, Sequence
 
 from mta.config.settings import Address
+from mta.local_sockets import Access, close_all, open_local
 from mta.premises import EX_CONFIG, EX_NOPERM, EX_TEMPFAIL, StartError
 
 BACKLOG = 4096
@@ -29,20 +30,42 @@ Sockets = Mapping[Address, Sequence[socket.socket]]  # one for each receiver
 
 
 def open_sockets(
-    addresses: Sequence[Address], receivers: int, environ: MutableMapping[str, str] = os.environ
+    addresses: Sequence[Address],
+    receivers: int,
+    environ: MutableMapping[str, str] = os.environ,
+    access: Mapping[Address, Access] | None = None,
 ) -> Sockets:
-    """A socket for each address and receiver: those of systemd if it gave any, else our own."""
+    """A socket for each address and receiver: those of systemd if it gave any, else our own.
+
+    `access` says who may connect to unix sockets that are made here.
+    """
     given = _take_given(environ)
     if given:
         return _match(addresses, receivers, given)
     for address in addresses:
-        _probe(address)
-    return {address: [_open(address, shared=True) for _ in range(receivers)] for address in addresses}
+        if not address.path:
+            _probe(address)
+    sockets: dict[Address, Sequence[socket.socket]] = {}
+    try:
+        for address in addresses:
+            if address.path:
+                shared = open_local(address.path, (access or {}).get(address, Access()), BACKLOG)
+                sockets[address] = [shared] * receivers
+            else:
+                sockets[address] = [_open(address, shared=True) for _ in range(receivers)]
+    except StartError:
+        close_all(sock for group in sockets.values() for sock in group)
+        raise
+    return sockets
 
 
 def silence(sock: socket.socket) -> None:
-    """Take a socket out of the kernel's choice until its next owner calls `listen`; the port stays ours."""
-    sock.shutdown(socket.SHUT_RD)
+    """Take a socket out of the kernel's choice until its next owner calls `listen`; the port stays ours.
+
+    A unix socket would be silent for good, so its clients wait for that owner.
+    """
+    if sock.family != socket.AF_UNIX:
+        sock.shutdown(socket.SHUT_RD)
 
 
 def _probe(address: Address) -> None:
@@ -117,14 +140,14 @@ def _take_given(environ: MutableMapping[str, str]) -> list[socket.socket]:
 
 
 def _match(addresses: Sequence[Address], receivers: int, given: Sequence[socket.socket]) -> Sockets:
-    by_name = {_canonical(*sock.getsockname()[:2]): sock for sock in given if _is_tcp(sock)}
-    matched = {a: by_name.pop(_canonical(a.host, a.port), None) for a in addresses}
+    by_name = {_canonical(_address_of(sock)): sock for sock in given if _can_be_ours(sock)}
+    matched = {a: by_name.pop(_canonical(a), None) for a in addresses}
     missing = [str(a) for a, sock in matched.items() if sock is None]
     if missing:
         text = f"systemd gave no socket for {', '.join(missing)}; add it to mta.socket or remove the listener"
         raise StartError(text, EX_CONFIG)
-    for (host, port), sock in by_name.items():
-        _decline(Address(host, port), sock)
+    for address, sock in by_name.items():
+        _decline(address, sock)
     for shared in filter(None, matched.values()):
         shared.listen(BACKLOG)  # an earlier configuration may have declined it
     return {a: [sock] * receivers for a, sock in matched.items() if sock is not None}
@@ -137,10 +160,21 @@ def _decline(address: Address, sock: socket.socket) -> None:
     sock.close()
 
 
-def _is_tcp(sock: socket.socket) -> bool:
-    return sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM
+def _can_be_ours(sock: socket.socket) -> bool:
+    if sock.type != socket.SOCK_STREAM:
+        return False
+    if sock.family == socket.AF_UNIX:
+        return isinstance(sock.getsockname(), str)  # an abstract one is octets, and has no path
+    return sock.family in (socket.AF_INET, socket.AF_INET6)
 
 
-def _canonical(host: str, port: int) -> tuple[str, int]:
+def _address_of(sock: socket.socket) -> Address:
+    name = sock.getsockname()
+    return Address("", 0, name) if sock.family == socket.AF_UNIX else Address(*name[:2])
+
+
+def _canonical(address: Address) -> Address:
     """One spelling for each address; the wildcards stay what they are."""
-    return str(ipaddress.ip_address(host)), port
+    if address.path:
+        return Address("", 0, os.path.realpath(address.path))
+    return Address(str(ipaddress.ip_address(address.host)), address.port)

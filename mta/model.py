@@ -104,6 +104,8 @@ def parse_id(text: str) -> MessageId:
 # ---- the message -----------------------------------------------------------------------------------------------
 
 
+LOCAL_CLIENT = "unix"  # what stands for the address of a peer that came over a unix socket
+
 NOTIFY_NEVER = 1  # RFC 3461 §4.1, bits of Recipient.notify
 NOTIFY_SUCCESS = 2
 NOTIFY_FAILURE = 4
@@ -147,7 +149,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=T
     sender: bytes  # reverse-path; b"" is the null one
     recipients: tuple[Recipient, ...]
     eight_bit: bool = False  # BODY=8BITMIME was declared (RFC 6152)
-    client: str = ""  # address of the peer that gave it; "" for our own notices
+    client: str = ""  # address of the peer that gave it; LOCAL_CLIENT; "" for our own notices
     helo: bytes = b""
     options: Options | None = None
 

@@ -17,6 +17,7 @@ from mta.config.settings import Address, Settings
 from mta.control.server import serve_control
 from mta.deliver import role as courier
 from mta.listeners import Sockets
+from mta.local_sockets import Access, access_of
 from mta.net.certificates import CertificateError, CertificateStore, listener_policy
 from mta.net.link import socket_pair
 from mta.net.seats import SeatTable
@@ -24,7 +25,7 @@ from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
 from mta.policy.failures import FailureTable, login_secret
 from mta.policy.tally import TallyTable
-from mta.premises import EX_TEMPFAIL, StartError
+from mta.premises import EX_TEMPFAIL, Account, StartError
 from mta.processes import Plan, ProcessTable, Role, Up, rehearse
 from mta.queue import role as queue
 from mta.receive import role as receiver
@@ -35,6 +36,16 @@ _QUEUE_WORKER = 0
 def all_addresses(settings: Settings) -> list[Address]:
     """Every address of every listener, in the order of the file."""
     return [address for listener in settings.listener for address in listener.address]
+
+
+def local_access(settings: Settings, account: Account | None) -> dict[Address, Access]:
+    """Who may connect to each unix address."""
+    return {
+        address: access_of(listener, account)
+        for listener in settings.listener
+        for address in listener.address
+        if address.path
+    }
 
 
 def obstacle(settings: Settings) -> str:
@@ -202,8 +213,14 @@ class Server:
         if set(all_addresses(new)) != set(self._sockets):
             fixed.append("[[listener]] address")
             new = replace(new, listener=old.listener)
+        elif _permissions(new) != _permissions(old):
+            fixed.append("[[listener]] socket_mode, socket_group")
         _say_fixed(fixed)
         return new
+
+
+def _permissions(settings: Settings) -> dict[Address, tuple[str, str]]:
+    return {a: (each.socket_mode, each.socket_group) for each in settings.listener for a in each.address if a.path}
 
 
 def _say_fixed(names: Sequence[str]) -> None:

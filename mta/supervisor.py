@@ -28,6 +28,7 @@ from types import FrameType
 
 from mta.config.settings import Settings
 from mta.listeners import open_sockets, silence
+from mta.local_sockets import close_all
 from mta.notify import Notifier
 from mta.premises import EX_CONFIG, StartError, drop_privileges, find_account, lock, make_directories
 from mta.processes import EX_SOFTWARE, HANDLED, Child, Plan, ProcessTable, Role, describe
@@ -258,21 +259,24 @@ class Supervisor:
 
 def serve(settings: Settings, path: Path) -> int:
     """Run the server of these settings, read from `path`, in the foreground; the exit code."""
+    sockets: list[socket.socket] = []
     try:
-        supervisor = _prepare(settings, path)
+        supervisor = _prepare(settings, path, sockets)
+        gc.collect()
+        gc.freeze()  # what the children share must not be touched, and so copied, by a collection
+        return supervisor.run()
     except StartError as error:
         report(str(error))
         return error.code
-    gc.collect()
-    gc.freeze()  # what the children share must not be touched, and so copied, by a collection
-    return supervisor.run()
+    finally:
+        close_all(sockets)
 
 
-def _prepare(settings: Settings, path: Path) -> Supervisor:
+def _prepare(settings: Settings, path: Path, opened: list[socket.socket]) -> Supervisor:
     """Everything that needs root or must not be done twice, then the plan."""
     # late: with the roles comes all that they import
     from mta.config.load import processes
-    from mta.roles import Server, all_addresses, obstacle
+    from mta.roles import Server, all_addresses, local_access, obstacle
 
     account = find_account(settings.server.user)
     make_directories(settings.server.state_dir, settings.server.runtime_dir, account)
@@ -282,7 +286,8 @@ def _prepare(settings: Settings, path: Path) -> Supervisor:
     if settings.spool.risk:
         report(settings.spool.risk)
     receivers, couriers = processes(settings)
-    sockets = open_sockets(all_addresses(settings), receivers)
+    sockets = open_sockets(all_addresses(settings), receivers, access=local_access(settings, account))
+    opened.extend(sock for group in sockets.values() for sock in group)
     drop_privileges(account)
     if problem := obstacle(settings):
         raise StartError(f"{path}: {problem}", EX_CONFIG)

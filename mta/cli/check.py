@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mta.cli.common import CONFIG, config_path, settings
-from mta.config.settings import Address, Dns, KeyPair, Settings
+from mta.config.settings import Address, Dns, KeyPair, Server, Settings
 from mta.control.client import Client, NoServer, Refused
+from mta.local_sockets import answers
 from mta.net.certificates import CertificateError, listener_policy, make_context, read_file
 from mta.protocol.x509 import Certificate
 
@@ -45,7 +46,7 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
     yield ("warn", found.spool.risk) if found.spool.risk else ("ok", "a message is answered 250 when it is on disk")
     for listener in found.listener:
         for address in listener.address:
-            yield _port(address, running=running)
+            yield _local(address, found.server, running=running) if address.path else _port(address, running=running)
     if any(listener.tls != "off" for listener in found.listener):
         yield from _certificates(found)
     for auth in found.auth:
@@ -92,6 +93,31 @@ def _port(address: Address, *, running: bool) -> Finding:
             if error.errno == errno.EACCES:
                 return "warn", f"{address} needs root, or systemd to open it"
             return "FAIL", f"{address}: {error.strerror}"
+    return "ok", f"{address} is free"
+
+
+def _local(address: Address, server: Server, *, running: bool) -> Finding:
+    path = Path(address.path)
+    if not os.path.lexists(path):
+        return _place_for(address, path.parent, server)
+    if not path.is_socket():
+        return "FAIL", f"{address}: there is a file that is no socket"
+    try:
+        answered = answers(address.path)
+    except OSError as error:
+        return "warn", f"{address}: whether anybody listens there cannot be told: {error.strerror}"
+    if not answered:
+        return "ok", f"{address} was left behind and will be replaced: nobody listens there"
+    if running:
+        return "ok", f"{address} is served by this server, which runs"
+    return "FAIL", f"{address}: another program listens there"
+
+
+def _place_for(address: Address, directory: Path, server: Server) -> Finding:
+    if not directory.exists() and directory not in (server.state_dir, server.runtime_dir):
+        return "FAIL", f"{address}: there is no directory {directory}"
+    if directory.exists() and not os.access(directory, os.W_OK | os.X_OK):
+        return "warn", f"{address} needs root, or systemd to open it: {directory} cannot be written by this user"
     return "ok", f"{address} is free"
 
 

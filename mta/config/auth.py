@@ -47,7 +47,7 @@ def listener_problems(listener: Listener, *, users: bool) -> Iterator[tuple[str,
     if listener.role != "submission":
         for name in ("mechanisms", "auth_without_tls"):
             if getattr(listener, name):
-                yield name, 'means nothing with role "mx": nobody logs in there'
+                yield name, f'means nothing with role "{listener.role}": nobody logs in there'
     elif users and listener.tls == "off" and not listener.auth_without_tls:
         yield "tls", 'without it nobody may log in; use "starttls" or "implicit" (or auth_without_tls = true)'
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mta._fastparse import EXTENSIONS
-from mta.config import auth, values
+from mta.config import auth, listeners, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
@@ -174,12 +174,16 @@ class _Loader:
             return values.next_hop(value, self._base)
         if hint is Path:
             return values.path(value, self._base)
+        if hint is Address and key[0] == "listener":
+            return values.listen_address(value, self._base)
         if key[0] == "domain" and key[-1] == "name":
             return values.domain(value)
         if key[0] == "route" and key[-1] == "domain":
             return values.pattern(value)
         if key == ("server", "hostname"):
             return values.domain(value)
+        if key[0] == "listener" and key[-1] == "socket_mode":
+            return values.mode(value)
         if key[0] == "listener" and "mechanisms" in key:
             return values.choice(value, auth.MECHANISMS)
         if key[0] == "listener" and "without" in key:
@@ -197,10 +201,10 @@ class _Loader:
 
     def _check(self, given: Mapping[str, Any]) -> None:
         """`given` are the sections as far as they are right; a wrong one is None."""
-        listeners = given.get("listener")
-        if listeners == ():
+        every = given.get("listener")
+        if every == ():
             self.say(("listener",), "there is none: this server would accept nothing; add a [[listener]]")
-        self._check_listeners(listeners or (), given.get("tls", Tls()), users=bool(given.get("auth")))
+        self._check_listeners(every or (), given.get("tls", Tls()), users=bool(given.get("auth")))
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
@@ -212,9 +216,9 @@ class _Loader:
         if not file.is_file() or not os.access(file, os.R_OK):
             self._say_once(key, f"{file} cannot be read")
 
-    def _check_listeners(self, listeners: Sequence[Listener | None], tls: Tls | None, *, users: bool) -> None:
+    def _check_listeners(self, every: Sequence[Listener | None], tls: Tls | None, *, users: bool) -> None:
         seen: set[Address] = set()
-        for n, listener in enumerate(listeners):
+        for n, listener in enumerate(every):
             if listener is None:
                 continue
             if not listener.address:
@@ -227,7 +231,7 @@ class _Loader:
                 self._check_certificate(tls, n)
             if listener.client_certificates != "off" and tls is not None:
                 self._check_client_certificates(listener, tls, n)
-            for name, text in auth.listener_problems(listener, users=users):
+            for name, text in (*listeners.problems(listener), *auth.listener_problems(listener, users=users)):
                 self.say(("listener", n, name), text)
 
     def _check_certificate(self, tls: Tls, listener: int) -> None:

@@ -34,12 +34,15 @@ NO_RATE = Rate(0, 60)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A TCP address to listen on or to ask: an IP address and a port."""
+    """An address to listen on or to ask: an IP address and a port, or the path of a unix socket to listen on."""
 
     host: str
     port: int
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
@@ -145,8 +148,12 @@ class Limits:
 class Listener:
     """[[listener]]: addresses that accept SMTP."""
 
-    address: tuple[Address, ...] = key('One address or a list: "0.0.0.0:25", "[::]:25".')
-    role: Literal["mx", "submission"] = key("mx: mail from other servers; submission: mail from own users.", "mx")
+    address: tuple[Address, ...] = key('One address or a list: "0.0.0.0:25", "[::]:25", "unix:PATH".')
+    role: Literal["mx", "submission", "lmtp"] = key(
+        "mx: mail from other servers; submission: mail from own users; lmtp: mail for own domains by LMTP (RFC 2033),"
+        " with a reply for each recipient.",
+        "mx",
+    )
     tls: Literal["off", "starttls", "implicit"] = key("How TLS begins, if at all.", "off")
     mechanisms: tuple[str, ...] = key(
         "The ways to log in that are offered here; empty: all that [[auth]] can check. A listener of role mx offers"
@@ -154,6 +161,15 @@ class Listener:
         (),
     )
     auth_without_tls: bool = key("Let users log in without TLS: only for a network that nobody listens to.", False)
+    trusted: bool = key(
+        "Whoever can connect may send to any domain. For unix: addresses only, whose clients are in no [relay]"
+        " network: the mode of the socket then says who that is. Where users log in, it changes nothing.",
+        False,
+    )
+    socket_mode: str = key("Permissions of the socket at a unix: address; connecting takes the right to write.", "0660")
+    socket_group: str = key(
+        "Its group, by name; empty: that of the user the server runs as. The owner is that user.", ""
+    )
     without: tuple[str, ...] = key(
         'Extensions of SMTP that are not offered here, such as "DSN" or "SMTPUTF8"; parameters that belong to them are'
         " not known then.",

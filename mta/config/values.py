@@ -22,6 +22,7 @@ _SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _RATE = re.compile(r"(\d{1,7})\s*/\s*([smhd])", re.ASCII)
 _MOST_IN_A_WINDOW = 1_000_000
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_LONGEST_SOCKET = 107  # unix(7): 108 with the NUL behind it
 _KINDS = ("smtp", "lmtp", "maildir", "mx", "hold", "discard")
 
 
@@ -74,6 +75,24 @@ def address(value: object) -> Address:
         return Address(str(ipaddress.ip_address(bare)), _port(port))
     except ValueError as error:
         raise ValueError(f"{text!r}: {error}") from None
+
+
+def listen_address(value: object, base: Path) -> Address:
+    """An address as above, or "unix:PATH"; relative paths begin at the folder of the configuration file."""
+    text = _text(value)
+    if not text.startswith("unix:"):
+        return address(value)
+    file = str(path(text.removeprefix("unix:"), base))
+    if len(file.encode("utf-8")) > _LONGEST_SOCKET:
+        raise ValueError(f"{file} is too long for a unix socket, whose path has at most {_LONGEST_SOCKET} octets")
+    return Address("", 0, file)
+
+
+def mode(value: object) -> str:
+    """Permissions in octal, as a string: TOML's 660 is another number than chmod's."""
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError(f'{value!r} are no permissions; write them in octal and quotes, as in "0660"')
+    return value
 
 
 def network(value: object) -> Network:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from mta.model import LOCAL_CLIENT
+
 _HELO_KEEPS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_:[]")
 _HELO = bytes(c if c in _HELO_KEEPS else ord("?") for c in range(256))
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -35,9 +37,8 @@ class Tracer:
 
     def origin(self, helo: bytes, client: str, protocol: bytes) -> bytes:
         """The beginning, up to the id: the same for all messages of a session until its next HELO or EHLO."""
-        literal = f"IPv6:{client}" if ":" in client else client
         who = helo.translate(_HELO) or b"unknown"
-        return b"Received: from " + who + f" ([{literal}])".encode("ascii") + self._by + protocol + b" id "
+        return b"Received: from " + who + b" (" + _came_from(client) + b")" + self._by + protocol + b" id "
 
     def received(self, origin: bytes, message_id: str, recipient: bytes, second: int, tls: bytes = b"") -> bytes:
         """`recipient` is named only when it is the only one: others must not learn of each other. `tls` is a clause."""
@@ -46,6 +47,13 @@ class Tracer:
             self._date = b";\r\n\t" + date_text(second).encode("ascii") + b"\r\n"
         target = b"\r\n\tfor <" + recipient + b">" if recipient else b""
         return origin + message_id.encode("ascii") + target + tls + self._date
+
+
+def _came_from(client: str) -> bytes:
+    """What stands in brackets: TCP-info of RFC 5321 §4.4, or a comment where there is no TCP."""
+    if client == LOCAL_CLIENT:
+        return b"unix socket"
+    return f"[IPv6:{client}]".encode("ascii") if ":" in client else f"[{client}]".encode("ascii")
 
 
 def tls_clause(version: str, cipher: str, server_name: str) -> bytes:

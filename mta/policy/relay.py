@@ -67,7 +67,7 @@ class RelayControl:
         """The function that accepts (b"") or refuses (a whole reply) each recipient of this client."""
         if self.trusts(client):
             return self.judge_trusted
-        return self.judge_stranger if role == "mx" else self.refuse_all
+        return self.refuse_all if role == "submission" else self.judge_stranger
 
     def judge_trusted(self, address: bytes) -> bytes:
         at = address.rfind(b"@")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from mta import _fastparse
-from mta.model import Body, MessageId, StoreError
+from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError
 from mta.policy.admission import NOBODY, Guest
 from mta.policy.shape import Look
 from mta.policy.submission import Unfit
@@ -85,6 +85,7 @@ class Connection(asyncio.BufferedProtocol):
         "id",
         "large",
         "large_id",
+        "lmtp",
         "login",
         "look",
         "lost",
@@ -112,6 +113,7 @@ class Connection(asyncio.BufferedProtocol):
         self._eof = False
         self.client = ""
         self.submission = endpoint.submission
+        self.lmtp = endpoint.lmtp
         self.shape = endpoint.shape
         self.look: Look | None = None
         self.guest: Guest = NOBODY
@@ -134,7 +136,10 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = cast(asyncio.Transport, transport)
         endpoint = self._endpoint
         peer = transport.get_extra_info("peername")
-        self.client = self._presented.client if self._presented is not None else peer[0] if peer else ""
+        if self._presented is not None:
+            self.client = self._presented.client
+        else:
+            self.client = LOCAL_CLIENT if endpoint.local else peer[0] if peer else ""
         self._fd = transport.get_extra_info("socket").fileno()
         self._direct = True
         guest = endpoint.admit(self.client)

@@ -23,6 +23,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from mta.model import LOCAL_CLIENT
 from mta.observe.maillog import printable, quoted
 from mta.policy.relay import within
 from mta.protocol.proxy import MOST, Header, ProxyError, parse
@@ -82,12 +83,13 @@ class Front:
                 self._loop.call_later(_OUT_OF_FILES, self.open)
                 return
             sock.setblocking(False)
-            if not within(self._endpoint.proxies, peer[0]):
-                self.hold(sock, Presented(peer[0]))
+            client = LOCAL_CLIENT if self._endpoint.local else peer[0]
+            if not within(self._endpoint.proxies, client):
+                self.hold(sock, Presented(client))
             elif len(self._waiting) < _MOST_WAITING:
-                self._waiting.add(_Waiting(self, sock, peer[0]))
+                self._waiting.add(_Waiting(self, sock, client))
             else:
-                self.turn_away(sock, peer[0], "too many connections are at their header")
+                self.turn_away(sock, client, "too many connections are at their header")
 
     def hold(self, sock: socket.socket, presented: Presented) -> None:
         """Until it is time for the greeting."""

@@ -145,12 +145,12 @@ class MessageIntake:
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
-            protocol = _protocol(session.esmtp, session.tls, bool(session.user))
+            protocol = _protocol(connection.lmtp, session.esmtp, session.tls, bool(session.user))
             head = self._tracer.origin(helo, connection.client, protocol)
             clause = b"" if connection.tls is None else connection.tls.clause
             origin = connection.origin = helo, session.esmtp, head, clause
         if asked is not None and asked.utf8:
-            protocol = _utf8_protocol(session.tls, bool(session.user))
+            protocol = _utf8_protocol(connection.lmtp, session.tls, bool(session.user))
             origin = helo, True, self._tracer.origin(helo, connection.client, protocol), origin[3]
         only = recipients[0] if len(recipients) == 1 else b""
         head = self._tracer.received(origin[2], text, only, now // 1_000_000_000, origin[3])
@@ -242,13 +242,13 @@ def _ascii(address: bytes) -> str:
     return str(address, "ascii")
 
 
-def _utf8_protocol(tls: bool, logged_in: bool) -> bytes:
+def _utf8_protocol(lmtp: bool, tls: bool, logged_in: bool) -> bytes:
     """The "with" keyword of a transaction with SMTPUTF8 (RFC 6531 §4.3)."""
-    return b"UTF8SMTP" + (b"S" if tls else b"") + (b"A" if logged_in else b"")
+    return (b"UTF8LMTP" if lmtp else b"UTF8SMTP") + (b"S" if tls else b"") + (b"A" if logged_in else b"")
 
 
-def _protocol(esmtp: bool, tls: bool, logged_in: bool) -> bytes:
+def _protocol(lmtp: bool, esmtp: bool, tls: bool, logged_in: bool) -> bytes:
     """The "with" keyword (RFC 3848)."""
     if not esmtp:
         return b"SMTP"
-    return b"ESMTP" + (b"S" if tls else b"") + (b"A" if logged_in else b"")
+    return (b"LMTP" if lmtp else b"ESMTP") + (b"S" if tls else b"") + (b"A" if logged_in else b"")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mta import _fastparse
 from mta.config.settings import Domain, Limits, Listener
 from mta.idn import ascii_mailbox
-from mta.model import Body, MessageId, StoreError, id_text
+from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError, id_text
 from mta.policy.admission import Admission, Guest
 from mta.policy.relay import Judge, RelayControl, within
 from mta.policy.shape import Shape
@@ -39,7 +39,10 @@ class Clock:
 
 
 class Endpoint:
-    """One [[listener]] in one receiver. `logins` is there on listeners of role submission when users are known."""
+    """One address of a [[listener]] in one receiver; `local`: it is a unix socket.
+
+    `logins` is there on listeners of role submission when users are known.
+    """
 
     def __init__(
         self,
@@ -58,8 +61,9 @@ class Endpoint:
         buffer: memoryview,
         domains: Sequence[Domain] = (),
         logins: Logins | None = None,
+        local: bool = False,
     ) -> None:
-        self.role = listener.role
+        self.role, self.local, self._trusted = listener.role, local, local and listener.trusted
         self.implicit_tls = listener.tls == "implicit"
         self.tls = tls
         self.clock = clock
@@ -89,6 +93,7 @@ class Endpoint:
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
             offers=offers(listener),
             ascii_mailbox=ascii_mailbox,
+            lmtp=listener.role == "lmtp",
         )
         self._logins = logins
         self._plain = logins.offered(None) if logins is not None else ()
@@ -99,6 +104,10 @@ class Endpoint:
         self._intake = intake
         self._connections = connections
         self.accept: Callable[[Connection], None] = intake.accept
+
+    @property
+    def lmtp(self) -> bool:
+        return self.role == "lmtp"
 
     def admit(self, client: str) -> Guest | bytes:
         """How the client is counted, or the reply it is turned away with."""
@@ -112,6 +121,8 @@ class Endpoint:
         """`user`: who is logged in by the word of a peer that is trusted with it."""
         if self._logins is not None or user:
             judge: Judge = self._relay.judge_trusted  # who is not logged in does not get beyond MAIL
+        elif self._trusted and connection.client == LOCAL_CLIENT:
+            judge = self._relay.judge_trusted
         else:
             judge = self._relay.judge_for(connection.client, self.role)
         counted = connection.guest.tag and self._limits.recipient_rate.count

@@ -140,6 +140,7 @@ class Receiver:
                     buffer=buffer,
                     domains=settings.domain,
                     logins=self._make_logins(authenticator, listener),
+                    local=sock.family == socket.AF_UNIX,
                 ),
                 sock,
             )
@@ -184,12 +185,9 @@ class Receiver:
                 front.open()
                 self._servers.append(front)
                 continue
-            server = await self._loop.create_server(
-                partial(Connection, endpoint),
-                sock=sock,
-                backlog=4096,
-            )
-            self._servers.append(server)
+            local = sock.family == socket.AF_UNIX
+            create = self._loop.create_unix_server if local else self._loop.create_server
+            self._servers.append(await create(partial(Connection, endpoint), sock=sock, backlog=4096))
         self._intake.owe_position()
         self._sweep()
 

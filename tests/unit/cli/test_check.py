@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,3 +179,25 @@ def test_a_users_file(
     )
     main(["check", "-c", str(config)])
     assert any(line.startswith(finding.format(path=path)) for line in capsys.readouterr().out.splitlines())
+
+
+def test_unix_sockets(tmp_path: Path, port: int, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)  # a unix socket's path may not be long
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as left, socket.socket(socket.AF_UNIX) as used:
+        left.bind("left")
+        used.bind("used")
+        used.listen()
+        names = ["free", "file", "left", "used", "run/made", "gone/x"]
+        listener = f"[[listener]]\naddress = {[f'unix:{name}' for name in names]}"
+        code, said = check(configured(tmp_path, port, listener), capsys)
+    assert code == 78
+    told = {text.partition(f"unix:{tmp_path}/")[2]: verdict for verdict, text in said if "unix:" in text}
+    assert told == {
+        "free is free": "ok",
+        "file: there is a file that is no socket": "FAIL",
+        "left was left behind and will be replaced: nobody listens there": "ok",
+        "used: another program listens there": "FAIL",
+        "run/made is free": "ok",
+        f"gone/x: there is no directory {tmp_path}/gone": "FAIL",
+    }

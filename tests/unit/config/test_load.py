@@ -47,11 +47,11 @@ BAD = {
     ),
     "wrong choice": (
         "[[listener]]\naddress = '[::1]:25'\nrole = 'submision'",
-        "7: listener.role: 'submision' is not one of mx, submission; did you mean \"submission\"?",
+        "7: listener.role: 'submision' is not one of mx, submission, lmtp; did you mean \"submission\"?",
     ),
     "unhashable choice": (
         "[[listener]]\naddress = '[::1]:25'\nrole = ['mx']",
-        "7: listener.role: ['mx'] is not one of mx, submission",
+        "7: listener.role: ['mx'] is not one of mx, submission, lmtp",
     ),
     "too small": ("[retry]\nfactor = 0.5", "6: retry.factor: 0.5 is too small; at least 1"),
     "too large": ("[delivery]\nport = 65536", "6: delivery.port: 65536 is too large; at most 65535"),

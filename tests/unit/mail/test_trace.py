@@ -59,3 +59,7 @@ def test_no_helo_name_breaks_out(helo: bytes) -> None:
 
 def test_the_date_is_understood_by_others() -> None:
     assert parsedate_to_datetime(date_text(SECOND)).timestamp() == SECOND
+
+
+def test_who_came_over_a_unix_socket_has_no_address() -> None:
+    assert received(client="unix").startswith(b"Received: from client.example (unix socket)\r\n\tby ")

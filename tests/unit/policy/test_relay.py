@@ -68,3 +68,11 @@ def test_postmaster_needs_no_domain_but_a_mailbox() -> None:
     assert RELAY.judge_for("198.51.100.7", "mx")(b"postmaster") == b""
     assert expand_postmaster(b"postmaster", [OWN]) == b"postmaster@own.example"
     assert RelayControl([], []).judge_for("198.51.100.7", "mx")(b"postmaster").startswith(b"550 5.1.1 ")
+
+
+def test_lmtp_takes_what_mx_takes() -> None:
+    for client in ("198.51.100.7", "unix"):
+        judge = RELAY.judge_for(client, "lmtp")
+        assert judge(b"user@own.example") == b""
+        assert judge(b"user@other.example").startswith(b"550 5.7.1 ")
+    assert RELAY.judge_for("192.0.2.7", "lmtp")(b"user@other.example") == b""

@@ -27,12 +27,14 @@ def agree(work: Work, offer: Offer, now_ms: int, *, chunking: bool, final: bool)
     if (fitted is None or need & ~fitted.need) and need and not is_fit(stored, need):
         return need
     options = envelope.options
+    binary = options is not None and options.binary and not (fitted is not None and fitted.need & Need.LINES)
     said = words(
         envelope,
         [envelope.recipients[i] for i in work.members],
         offer,
         now_ms,
-        binary=options is not None and options.binary and fitted is None,
+        binary=binary,
+        eight_bit=not binary and (envelope.eight_bit if fitted is None else fitted.eight_bit),
         utf8=options is not None and options.utf8,
         chunking=chunking,
         final=final,

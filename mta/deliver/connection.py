@@ -321,7 +321,7 @@ class Connection(asyncio.BufferedProtocol):
                 work.sender,
                 work.addresses,
                 stored.size,
-                work.eight_bit,
+                words.eight_bit,
                 words.mail,
                 words.rcpt,
                 words.chunked,

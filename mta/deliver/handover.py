@@ -59,11 +59,15 @@ def read_offer(extensions: Mapping[str, str], *, pipelining: bool) -> Offer:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The parameters of MAIL and of each RCPT, a blank before each; `chunked`: the text goes by BDAT."""
+    """The parameters of MAIL and of each RCPT, a blank before each, but SIZE and BODY=8BITMIME, which the session says.
+
+    `chunked`: the text goes by BDAT; `eight_bit`: it is one of 8BITMIME.
+    """
 
     mail: bytes = b""
     rcpt: tuple[bytes, ...] = ()
     chunked: bool = False
+    eight_bit: bool = False
 
 
 def asks(options: Options | None) -> bool:
@@ -95,13 +99,14 @@ def words(
     *,
     binary: bool,
     utf8: bool,
+    eight_bit: bool = False,
     chunking: bool = False,
     final: bool = False,
 ) -> Words | Reply:
     """What is said beside the addresses, or why this host cannot have the mail, ever.
 
-    `binary`, `utf8`: the text, as it is to be sent, is that; `chunking`: send by BDAT wherever it is offered;
-    `final`: the next host is where mail is delivered (LMTP), so that nothing is relayed on from there.
+    `binary`, `utf8`, `eight_bit`: the text, as it is to be sent, is that; `chunking`: send by BDAT wherever it is
+    offered; `final`: the next host is where mail is delivered (LMTP), so that nothing is relayed on from there.
     """
     options = envelope.options or Options()
     refusal = _refusal(envelope, recipients, options, offer, now_ms, final=final)
@@ -122,7 +127,7 @@ def words(
     if options.deliver_by and offer.deliver_by is not None:
         mail.append(_by(options, now_ms))
     rcpt = tuple(map(_rcpt_words, recipients)) if offer.dsn else ()
-    return Words(b"".join(mail), rcpt if any(rcpt) else (), binary or (chunking and offer.chunking))
+    return Words(b"".join(mail), rcpt if any(rcpt) else (), binary or (chunking and offer.chunking), eight_bit)
 
 
 def _refusal(

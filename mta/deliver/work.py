@@ -48,15 +48,6 @@ class Work:
         self.words: Words | None = None
         self.fitted: Fitted | None = None
 
-    @property
-    def eight_bit(self) -> bool:
-        """Whether BODY=8BITMIME holds for the text as it is to be sent; what is binary says more than that."""
-        assert self.stored is not None
-        if self.fitted is not None:
-            return self.fitted.eight_bit
-        envelope = self.stored.envelope
-        return envelope.eight_bit and not (envelope.options is not None and envelope.options.binary)
-
     def open(self, reader: Reader) -> Stored:
         """Read envelope and text; StoreError when they are gone or damaged."""
         if self.fitted is not None:

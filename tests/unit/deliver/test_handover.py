@@ -358,6 +358,14 @@ def test_binary_goes_by_bdat(tmp_path: Path) -> None:
     assert f"BDAT {len(BINARY)} LAST" in peer.heard
 
 
+def test_binary_of_smtputf8_stays_binary_where_only_that_is_offered(tmp_path: Path) -> None:
+    peer = Peer({"EHLO": ehlo("CHUNKING", "BINARYMIME", "8BITMIME")})
+    result, _ = send(tmp_path, peer, BINARY, options=Options(binary=True, utf8=True), eight_bit=True)
+    assert result.outcomes == ()
+    assert peer.messages[0].text == BINARY
+    assert peer.messages[0].sender == "MAIL FROM:<a@x> BODY=BINARYMIME"
+
+
 @pytest.mark.parametrize("offered", [("8BITMIME",), (), ("CHUNKING", "8BITMIME")])
 def test_binary_becomes_base64_elsewhere(tmp_path: Path, offered: tuple[str, ...]) -> None:
     peer = Peer({"EHLO": ehlo(*offered)})

@@ -48,6 +48,7 @@ TOKENS = [
         b"=",
         b"AUTH ",
     ),
+    *(b"BECOME you\r\n", b"BECOME nobody\r\n", b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n"),
     *(b"BDAT 1\r\n", b"BDAT 10\r\n", b"BDAT 200\r\n", b"BDAT 0\r\n", b"BDAT 5 LAST\r\n", b"BDAT 0 LAST\r\n", b"BDAT "),
     *(b" LAST", b"LHLO x\r\n", b" BODY=BINARYMIME", b"BDAT 9223372036854775807\r\n", b"BDAT 30 LAST\r\n"),
     *(
@@ -91,6 +92,11 @@ SWITCHES: list[tuple[str, Any]] = [
     ("lmtp", True),
     ("idn", False),
     ("refuse_mail", b"452 4.3.1 Full\r\n"),
+    ("named", True),
+    ("gated", True),
+    ("commands", True),
+    ("slow_errors", 2),
+    ("idle_commands", 4),
 ]
 LAZY = 0x8000
 HEAD = 7

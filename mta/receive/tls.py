@@ -25,6 +25,7 @@ import hashlib
 import os
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from mta.mail.trace import tls_clause
@@ -176,7 +177,10 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         der = self._tls.getpeercert(binary_form=True)
         if der is None:
             return None
-        facts: dict[str, Any] = self._tls.getpeercert() or {}
+        try:
+            facts: dict[str, Any] = self._tls.getpeercert() or {}
+        except ValueError:
+            facts = {}  # a certificate that nobody can read names nobody; its fingerprint may still be known
         names = tuple(name for kind, name in facts.get("subjectAltName", ()) if kind == "email")
         return ClientCertificate(names, hashlib.sha256(der).hexdigest())
 
@@ -258,6 +262,7 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
             self._fail(f"application protocols without {ALPN}: {b' '.join(hello.alpn).decode('latin-1')}")
             return
         self._choice = self._side.choose(hello)
+        self._hello = replace(hello, ciphers=(), signatures=(), groups=())  # these lists would be 3 kB of a session
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = self._choice.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._incoming.write(octets)
@@ -366,9 +371,14 @@ class TlsShell(asyncio.Transport, asyncio.BufferedProtocol):
         if self._closing:
             return
         assert self._tls is not None
-        sent = self._tls.write(data)
-        while sent < len(data):  # a record at a time
-            sent += self._tls.write(memoryview(data)[sent:])
+        try:
+            sent = self._tls.write(data)
+            while sent < len(data):  # a record at a time
+                sent += self._tls.write(memoryview(data)[sent:])
+        except ssl.SSLError as error:  # the caller has other connections to answer
+            self._stopped(error)
+            self.abort()
+            return
         self._send(self._outgoing.read())
 
     def close(self) -> None:

@@ -446,6 +446,25 @@ def test_a_reply_longer_than_a_record(pair: KeyPair) -> None:
     play(scenario, pair)
 
 
+def test_one_connection_that_cannot_be_answered_harms_no_other(pair: KeyPair) -> None:
+    class Broken:
+        def write(self, data: bytes) -> int:
+            error = ssl.SSLError(1, "it is broken")
+            error.reason = "INTERNAL_ERROR"
+            raise error
+
+    async def scenario(world: World, port: int) -> None:
+        async with Client(port) as client:
+            await greeted(client)
+            (connection,) = world.connections
+            assert connection.tls is not None
+            connection.tls._tls = Broken()  # type: ignore[assignment]
+            connection.transport.write(b"250 x\r\n")
+            assert "internal error" in await failure(world)
+
+    play(scenario, pair)
+
+
 def test_a_text_that_is_answered_after_the_client_has_closed(pair: KeyPair) -> None:
     """It closed its sending side by close_notify and still reads."""
 

@@ -162,7 +162,7 @@ class ServerSession:
         """BODY=BINARYMIME: the text may hold any octet (RFC 3030 §3)."""
     @property
     def body_size(self) -> int:
-        """Octets of the text so far, those already taken included."""
+        """Octets of the text so far, those already taken and those dropped included."""
     @property
     def parked(self) -> bool: ...
     @property

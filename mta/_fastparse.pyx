@@ -1420,6 +1420,8 @@ cdef class ServerSession:
             n = self.chunk_left
         if self.chunk_refusal is None:
             self.take_chunk(p, n)
+        else:
+            self.size += n  # so that who looks at the clock sees that something comes
         self.chunk_left -= n
         if self.chunk_left == 0:
             self.chunk_ended()
@@ -1464,6 +1466,8 @@ cdef class ServerSession:
                 reply = self.for_each_recipient(reply)
                 self.reset()
             self.forget_refusal()
+        if not self.chunked:
+            self.size = 0
         if self.command == NULL:
             self.about = b"BDAT"
         return self.put_off(reply) if told else self.refuse(reply)

@@ -488,7 +488,9 @@ class ServerSession:
     def _read_chunk(self, data: bytes) -> int:
         octets = data[: self._chunk_left]
         self._chunk_left -= len(octets)
-        if not self._chunk_refusal:
+        if self._chunk_refusal:
+            self._text.size += len(octets)  # so that who looks at the clock sees that something comes
+        else:
             self._text.read(octets)
         if not self._chunk_left:
             self._chunk_ended()
@@ -512,6 +514,8 @@ class ServerSession:
                 reply = self._for_each_recipient(reply + b"\r\n").removesuffix(b"\r\n")
                 self.reset()
             self.forget_refusal()
+        if not self.chunked:
+            self._text.size = 0
         self.about = self.about or b"BDAT"
         if told:
             self.put_off(reply)

@@ -194,6 +194,27 @@ def test_hanging_up_between_chunks_gives_the_text_up(module: ModuleType) -> None
     assert session_in_chunks(module).close(b"421 4.4.2 Bye\r\n") == OUTPUT | DISCARD | CLOSE
 
 
+@pytest.mark.parametrize("transaction", [b"", ENVELOPE], ids=["stray", "too large"])
+def test_what_is_dropped_counts_while_it_comes(module: ModuleType, transaction: bytes) -> None:
+    """Else a refused chunk would look like a client that sends nothing."""
+    session = Conversation(module, {"chunking": True, "message_size": 100}).session
+    feed(session, transaction + b"BDAT 2000\r\n" + b"x" * 500)
+    assert (session.in_data, session.body_size) == (True, 500)
+    feed(session, b"x" * 1000)
+    assert session.body_size == 1500
+    feed(session, b"x" * 500 + b"RSET\r\n")
+    assert (session.in_data, session.body_size) == (False, 0)
+    session.take_output()
+    feed(session, ENVELOPE + b"BDAT 100 LAST\r\n" + b"x" * 100)
+    assert (session.parked, session.body_size) == (True, 100)
+
+
+def test_what_was_dropped_where_there_is_no_chunking_does_not_count(module: ModuleType) -> None:
+    conversation = opened(module, b"BDAT 99\r\n" + b"x" * 99, chunking=False, message_size=100)
+    conversation.feed(b"DATA\r\n" + b"y" * 50 + b"\r\n.\r\n")
+    assert conversation.take().endswith(b"250 2.0.0 Message 1 taken\r\n")
+
+
 # ---- memory and time -------------------------------------------------------------------------------------------
 
 TINY = 1_000_000

@@ -81,6 +81,9 @@ class ServerConfig:
         lmtp: bool = False,  # LHLO, and a reply for each recipient at the end of a text (RFC 2033)
         # a mailbox beyond ASCII with the A-labels of its domain; b"" where these cannot be; None: it stays as it is
         ascii_mailbox: Callable[[bytes], bytes] | None = None,
+        clock: Callable[[], int] | None = None,  # milliseconds since the epoch; FUTURERELEASE and DELIVERBY ask it
+        hold: int = 0,  # seconds that mail may be held at most (RFC 4865)
+        deliver_by: int = 0,  # seconds that BY must give at least where late mail goes back (RFC 2852)
         offers: int = 15,  # bits of EXTENSIONS; without more: PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES
         # These get the session's owner; see mta.protocol.server.
         gate: Callable[[Any], bytes] | None = None,

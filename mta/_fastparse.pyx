@@ -21,7 +21,8 @@ order (resume() without a message, any call from inside `judge`) are raised; the
 
 RFC 5321 (commands, paths, texts), RFC 1870 (SIZE), RFC 2034 and RFC 3463 (enhanced codes), RFC 2920 (pipelining),
 RFC 3207 (STARTTLS), RFC 4954 (AUTH), RFC 6152 (8BITMIME), RFC 3030 (CHUNKING, BINARYMIME), RFC 2033 (LMTP), RFC 3461
-(DSN), RFC 8689 (REQUIRETLS), RFC 6531 (SMTPUTF8).
+(DSN), RFC 8689 (REQUIRETLS), RFC 6531 (SMTPUTF8), RFC 4865 (FUTURERELEASE), RFC 2852 (DELIVERBY), RFC 6710
+(MT-PRIORITY), RFC 9422 (LIMITS).
 
 `mta.protocol.server` and the modules beside it (`commands`, `extensions`, `parameters`, `paths`, `text`) say the same
 in plain Python; the same tests run against both.
@@ -35,6 +36,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
 import binascii as _binascii
+import time as _time
 
 ctypedef unsigned char octet
 
@@ -665,6 +667,15 @@ cdef bytes R_BAD_CHUNK = b"501 5.5.4 Write BDAT, a size, and LAST with the last 
 cdef bytes R_BAD_RET = b"501 5.5.4 RET takes FULL or HDRS\r\n"
 cdef bytes R_BAD_ENVID = b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII\r\n"
 cdef bytes R_BAD_SMTPUTF8 = b"501 5.5.4 SMTPUTF8 takes no value\r\n"
+cdef bytes R_BAD_AUTH = b"501 5.5.4 AUTH takes <> or an address as xtext\r\n"
+cdef bytes R_BAD_HOLDFOR = b"501 5.5.4 HOLDFOR takes a number of seconds\r\n"
+cdef bytes R_BAD_HOLDUNTIL = b"501 5.5.4 HOLDUNTIL takes a time such as 2030-01-31T12:00:00Z\r\n"
+cdef bytes R_HOLD_BEYOND = b"501 5.5.4 The time to hold it until is past, or later than EHLO tells\r\n"
+cdef bytes R_BAD_BY = b"501 5.5.4 BY takes seconds, a semicolon, and N or R, perhaps with T\r\n"
+cdef bytes R_BY_PAST = b"501 5.5.4 BY with R takes a time above zero\r\n"
+cdef bytes R_BY_TOO_SOON = b"555 5.4.7 The time of BY is shorter than EHLO tells\r\n"
+cdef bytes R_HOLD_AFTER_BY = b"501 5.5.4 It would be held until after the time of BY\r\n"
+cdef bytes R_BAD_PRIORITY = b"501 5.5.4 MT-PRIORITY takes a number from -9 to 9\r\n"
 cdef bytes R_BAD_REQUIRETLS = b"501 5.5.4 REQUIRETLS takes no value\r\n"
 cdef bytes R_BAD_NOTIFY = b"501 5.5.4 NOTIFY takes NEVER, or some of SUCCESS, FAILURE, DELAY\r\n"
 cdef bytes R_BAD_ORCPT = b"501 5.5.4 ORCPT takes a type, a semicolon, and an address as xtext\r\n"
@@ -731,6 +742,9 @@ cdef class ServerConfig:
     cdef object refused
     cdef dict commands
     cdef object ascii_mailbox
+    cdef object clock
+    cdef int64_t hold
+    cdef int64_t deliver_by
 
     def __cinit__(
         self,
@@ -755,6 +769,9 @@ cdef class ServerConfig:
         dict commands=None,
         tuple keywords=(),
         ascii_mailbox=None,
+        clock=None,
+        int64_t hold=0,
+        int64_t deliver_by=0,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
@@ -774,6 +791,11 @@ cdef class ServerConfig:
         self.refused = refused
         self.commands = commands
         self.ascii_mailbox = ascii_mailbox
+        if clock is None and offers & (X_FUTURERELEASE | X_DELIVERBY):
+            raise ValueError("FUTURERELEASE and DELIVERBY need a clock")
+        self.clock = clock
+        self.hold = hold
+        self.deliver_by = deliver_by
         self.lmtp = lmtp
         self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
         self.hello = b"250 %b\r\n" % hostname
@@ -786,6 +808,13 @@ cdef class ServerConfig:
         self.hello_tls = extended_hello(self, hostname, self.offers_tls, mechanisms_tls, False, keywords)
         self.help_plain = help_text(self.offers_plain, starttls, lmtp)
         self.help_tls = help_text(self.offers_tls, False, lmtp)
+
+
+cdef bytes LATEST = b"<latest>"  # stands where each EHLO tells until when mail may be held
+
+
+cdef bytes utc_text(int64_t seconds):
+    return _time.strftime("%Y-%m-%dT%H:%M:%SZ", _time.gmtime(seconds)).encode("ascii")
 
 
 cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, bytes mechanisms, bint starttls, tuple more):
@@ -807,6 +836,14 @@ cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, byte
         lines.append(b"BINARYMIME")
     if offered & X_REQUIRETLS:
         lines.append(b"REQUIRETLS")
+    if offered & X_FUTURERELEASE:
+        lines.append(b"FUTURERELEASE %d %b" % (c.hold, LATEST))
+    if offered & X_DELIVERBY:
+        lines.append(b"DELIVERBY %d" % c.deliver_by if c.deliver_by else b"DELIVERBY")
+    if offered & X_MT_PRIORITY:
+        lines.append(b"MT-PRIORITY MIXER")
+    if offered & X_LIMITS:
+        lines.append(b"LIMITS RCPTMAX=%d" % c.recipients)
     if mechanisms:
         lines.append(b"AUTH " + mechanisms)
     if starttls:
@@ -1553,6 +1590,7 @@ cdef int on_rare(ServerSession s, const octet *p, Py_ssize_t n) except -1:
 
 
 cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) except -1:
+    cdef bytes hello
     cdef Py_ssize_t i = past_blanks(p, 0, n), first = i
     if i == n:
         return s.refuse(R_HELLO_SYNTAX)
@@ -1565,7 +1603,10 @@ cdef int on_hello(ServerSession s, const octet *p, Py_ssize_t n, bint esmtp) exc
     s._esmtp = esmtp
     if not esmtp:
         return s.idle(s.config.hello)
-    return s.idle(s.config.hello_tls if s._tls else s.config.hello_plain)
+    hello = s.config.hello_tls if s._tls else s.config.hello_plain
+    if s.config.offers_plain & X_FUTURERELEASE:
+        hello = hello.replace(LATEST, utc_text(<int64_t>s.config.clock() // 1000 + s.config.hold))
+    return s.idle(hello)
 
 
 cdef int on_ehlo(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -1593,10 +1634,15 @@ cdef enum:
     S_NOTIFY = 32
     S_ORCPT = 64
     S_SMTPUTF8 = 128
+    S_AUTH = 256
+    S_HOLD = 512
+    S_BY = 1024
+    S_PRIORITY = 2048
 
 cdef enum:
     LONGEST_ENVID = 100  # RFC 3461 §4.4
     LONGEST_ORCPT = 500  # RFC 3461 §4.2
+    LONGEST_AUTH = 500  # RFC 4954 §3
 
 cdef struct Slice:
     const octet *p
@@ -1613,6 +1659,13 @@ cdef struct Parameters:
     int notify
     Slice envid
     Slice orcpt
+    Slice auth
+    int64_t hold  # seconds: of a span, or since the epoch
+    bint hold_until
+    int64_t by
+    bint by_return
+    bint by_trace
+    int priority
 
 # Takes the n octets at p behind "=", n is -1 without one. False: they mean nothing.
 ctypedef bint (*Reader)(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil
@@ -1625,7 +1678,7 @@ cdef struct Rule:
     Reader read
 
 cdef enum:
-    MAIL_RULES = 6
+    MAIL_RULES = 11
     RCPT_RULES = 2
 
 cdef Rule MAIL_RULE[MAIL_RULES]
@@ -1670,8 +1723,8 @@ cdef inline int hex_value(octet c) noexcept nogil:
     return c - 55 if 65 <= c <= 70 else -1
 
 
-cdef bint is_xtext(const octet *p, Py_ssize_t n) noexcept nogil:
-    """RFC 3461 §4: what is encoded must be printable ASCII, so that no notice can be broken by it."""
+cdef bint is_xtext(const octet *p, Py_ssize_t n, bint wide) noexcept nogil:
+    """RFC 3461 §4: what is encoded must be printable, so that no notice can be broken by it; `wide`: ASCII or not."""
     cdef Py_ssize_t i = 0
     cdef int c
     if n < 1:
@@ -1681,7 +1734,7 @@ cdef bint is_xtext(const octet *p, Py_ssize_t n) noexcept nogil:
             if n - i < 3 or hex_value(p[i + 1]) < 0 or hex_value(p[i + 2]) < 0:
                 return False
             c = hex_value(p[i + 1]) * 16 + hex_value(p[i + 2])
-            if not 32 <= c <= 126:
+            if not (32 <= c <= 126 or (wide and c >= 128)):
                 return False
             i += 3
         elif 33 <= p[i] <= 126 and p[i] != c"=":
@@ -1693,7 +1746,7 @@ cdef bint is_xtext(const octet *p, Py_ssize_t n) noexcept nogil:
 
 cdef bint read_envid(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
     to.envid = Slice(p, n)
-    return n <= LONGEST_ENVID and is_xtext(p, n)
+    return n <= LONGEST_ENVID and is_xtext(p, n, False)
 
 
 cdef bint read_alone(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
@@ -1755,7 +1808,7 @@ cdef bint is_utf8_address(const octet *p, Py_ssize_t n, bint raw) noexcept nogil
             first = i
             while i < n and p[i] != c"\\" and p[i] < 0x80:
                 i += 1
-            if not is_xtext(p + first, i - first):
+            if not is_xtext(p + first, i - first, False):
                 return False
         if i < 0:
             return False
@@ -1774,7 +1827,100 @@ cdef bint read_orcpt(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogi
         return False
     if i == 5 and same_word(p, b"UTF-8", 5):
         return is_utf8_address(p + 6, n - 6, to.utf8)
-    return is_xtext(p + i + 1, n - i - 1)
+    return is_xtext(p + i + 1, n - i - 1, False)
+
+
+cdef bint read_auth(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 4954 §5; whether it stands for an address is looked at when all is read."""
+    to.auth = Slice(p, n)
+    return n <= LONGEST_AUTH and is_xtext(p, n, True)
+
+
+cdef Py_ssize_t scan_number(const octet *p, Py_ssize_t i, Py_ssize_t n, int most, int64_t *value) noexcept nogil:
+    """Up to `most` digits; the place behind them, or -1 where there is none."""
+    cdef Py_ssize_t first = i
+    value[0] = 0
+    while i < n and i - first < most and KIND[p[i]] & DIGIT:
+        value[0] = value[0] * 10 + p[i] - 48
+        i += 1
+    return i if i > first else -1
+
+
+cdef bint read_hold_for(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 4865 §4: up to nine digits, the first no zero."""
+    return n > 0 and p[0] != c"0" and scan_number(p, 0, n, 9, &to.hold) == n
+
+
+cdef bint scan_field(const octet *p, Py_ssize_t digits, int64_t least, int64_t most, int64_t *value) noexcept nogil:
+    """A number of just so many digits, within its limits."""
+    return scan_number(p, 0, digits, <int>digits, value) == digits and least <= value[0] <= most
+
+
+cdef int64_t days_since_epoch(int64_t year, int64_t month, int64_t day) noexcept nogil:
+    """Of a day of the Gregorian calendar; years begin in March here, so that a leap day is their last one."""
+    cdef int64_t shifted = year - (1 if month <= 2 else 0), era = shifted // 400, in_era = shifted - era * 400
+    cdef int64_t in_year = (153 * (month + (9 if month <= 2 else -3)) + 2) // 5 + day - 1
+    return era * 146097 + in_era * 365 + in_era // 4 - in_era // 100 + in_year - 719468
+
+
+cdef int64_t days_in_month(int64_t year, int64_t month) noexcept nogil:
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month == 4 or month == 6 or month == 9 or month == 11 else 31
+
+
+cdef bint read_hold_until(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 4865 §4, RFC 3339 §5.6: YYYY-MM-DDThh:mm:ss, parts of a second, and Z or +hh:mm."""
+    cdef int64_t year, month, day, hour, minute, second, hours, minutes
+    cdef Py_ssize_t i = 19, first
+    to.hold_until = True
+    if n < 20 or p[4] != c"-" or p[7] != c"-" or p[10] & 0xDF != c"T" or p[13] != c":" or p[16] != c":":
+        return False
+    if not (scan_field(p, 4, 1970, 9999, &year) and scan_field(p + 5, 2, 1, 12, &month)
+            and scan_field(p + 8, 2, 1, days_in_month(year, month), &day) and scan_field(p + 11, 2, 0, 23, &hour)
+            and scan_field(p + 14, 2, 0, 59, &minute) and scan_field(p + 17, 2, 0, 60, &second)):
+        return False
+    if p[i] == DOT:
+        i += 1
+        first = i
+        while i < n and KIND[p[i]] & DIGIT:
+            i += 1
+        if i == first or i == n:
+            return False
+    to.hold = days_since_epoch(year, month, day) * 86400 + hour * 3600 + minute * 60 + second
+    if i + 1 == n:
+        return p[i] & 0xDF == c"Z"
+    if i + 6 != n or (p[i] != c"+" and p[i] != c"-") or p[i + 3] != c":":
+        return False
+    if not (scan_field(p + i + 1, 2, 0, 23, &hours) and scan_field(p + i + 4, 2, 0, 59, &minutes)):
+        return False
+    to.hold += (1 if p[i] == c"-" else -1) * (hours * 3600 + minutes * 60)
+    return True
+
+
+cdef bint read_by(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 2852 §4: a number of seconds with or without a sign, a semicolon, N or R, and perhaps T."""
+    cdef Py_ssize_t i = 1 if n > 0 and (p[0] == c"+" or p[0] == c"-") else 0
+    cdef bint negative = i == 1 and p[0] == c"-"
+    i = scan_number(p, i, n, 9, &to.by)
+    if i < 0 or not i + 2 <= n <= i + 3 or p[i] != c";":
+        return False
+    if negative:
+        to.by = -to.by
+    to.by_return = same_word(p + i + 1, b"R", 1)
+    to.by_trace = n == i + 3
+    return (to.by_return or same_word(p + i + 1, b"N", 1)) and (not to.by_trace or same_word(p + i + 2, b"T", 1))
+
+
+cdef bint read_priority(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
+    """RFC 6710 §4."""
+    if n == 1 and KIND[p[0]] & DIGIT:
+        to.priority = p[0] - 48
+        return True
+    if n == 2 and p[0] == c"-" and KIND[p[1]] & DIGIT and p[1] != 48:
+        to.priority = 48 - p[1]
+        return True
+    return False
 
 
 cdef bytes read_parameter(ServerSession s, Parameters *known, Rule *rules, int count, tuple wrong,
@@ -1823,7 +1969,53 @@ cdef bytes mail_parameters(ServerSession s, Parameters *known, const octet *p, P
     cdef bytes refusal = read_parameters(s, known, MAIL_RULE, MAIL_RULES, MAIL_WRONG, p, n)
     if refusal is not None:
         return refusal
-    return R_TOO_LARGE if known.size > <uint64_t>s.config.message_size else None
+    if known.size > <uint64_t>s.config.message_size:
+        return R_TOO_LARGE
+    if known.given & S_AUTH and not is_identity(known):
+        return R_BAD_AUTH
+    return beyond(s, known) if known.given & (S_HOLD | S_BY) else None
+
+
+cdef bint is_identity(Parameters *known):
+    """Does AUTH= stand for nobody or for a mailbox? It is decoded here, as a path (RFC 4954 §5)."""
+    cdef octet decoded[LONGEST_AUTH + 2]
+    cdef Py_ssize_t i = 0, n = 1
+    cdef Path path
+    decoded[0] = c"<"
+    while i < known.auth.n:
+        if known.auth.p[i] == c"+":
+            decoded[n] = <octet>(hex_value(known.auth.p[i + 1]) * 16 + hex_value(known.auth.p[i + 2]))
+            i += 3
+        else:
+            decoded[n] = known.auth.p[i]
+            i += 1
+        n += 1
+    if n == 3 and decoded[1] == c"<" and decoded[2] == c">":
+        return True
+    decoded[n] = c">"
+    n += 1
+    # A source route is none: the mailbox begins behind the bracket.
+    return (
+        scan_path(decoded, n, &path, known.given & S_SMTPUTF8 != 0) == MAILBOX and path.first == 1 and path.end == n
+    )
+
+
+cdef bytes beyond(ServerSession s, Parameters *known):
+    """The refusal of times that cannot be kept, or None; turns them into milliseconds since the epoch."""
+    cdef int64_t now = s.config.clock()
+    if known.given & S_HOLD:
+        known.hold = known.hold * 1000 if known.hold_until else now + known.hold * 1000
+        if not now < known.hold <= now + s.config.hold * 1000:
+            return R_HOLD_BEYOND
+    if known.given & S_BY:
+        if known.by_return and known.by <= 0:
+            return R_BY_PAST
+        if known.by_return and known.by < s.config.deliver_by:
+            return R_BY_TOO_SOON
+        known.by = now + known.by * 1000
+    if known.given & S_HOLD and known.given & S_BY and known.hold > known.by:
+        return R_HOLD_AFTER_BY
+    return None
 
 
 cdef bytes rcpt_parameters(ServerSession s, Parameters *known, const octet *p, Py_ssize_t n):
@@ -1841,6 +2033,13 @@ cdef MailOptions mail_options(Parameters *known):
     if known.given & S_ENVID:
         options.envid = known.envid.p[:known.envid.n]
     options.require_tls = known.given & S_REQUIRETLS != 0
+    if known.given & S_AUTH:
+        options.auth = known.auth.p[:known.auth.n]
+    options.hold_until = known.hold
+    options.deliver_by = known.by
+    options.by_return = known.by_return
+    options.by_trace = known.by_trace
+    options.priority = known.priority
     return options
 
 
@@ -1874,12 +2073,20 @@ set_rule(&MAIL_RULE[2], b"RET", X_DSN, S_RET, read_ret)
 set_rule(&MAIL_RULE[3], b"ENVID", X_DSN, S_ENVID, read_envid)
 set_rule(&MAIL_RULE[4], b"REQUIRETLS", X_REQUIRETLS, S_REQUIRETLS, read_alone)
 set_rule(&MAIL_RULE[5], b"SMTPUTF8", X_SMTPUTF8, S_SMTPUTF8, read_alone)
+set_rule(&MAIL_RULE[6], b"AUTH", X_AUTH, S_AUTH, read_auth)
+set_rule(&MAIL_RULE[7], b"HOLDFOR", X_FUTURERELEASE, S_HOLD, read_hold_for)
+set_rule(&MAIL_RULE[8], b"HOLDUNTIL", X_FUTURERELEASE, S_HOLD, read_hold_until)
+set_rule(&MAIL_RULE[9], b"BY", X_DELIVERBY, S_BY, read_by)
+set_rule(&MAIL_RULE[10], b"MT-PRIORITY", X_MT_PRIORITY, S_PRIORITY, read_priority)
 
 set_rule(&RCPT_RULE[0], b"NOTIFY", X_DSN, S_NOTIFY, read_notify)
 set_rule(&RCPT_RULE[1], b"ORCPT", X_DSN, S_ORCPT, read_orcpt)
 
 # What is said when a reader finds nothing, in the order of the rules.
-cdef tuple MAIL_WRONG = (R_BAD_SIZE, R_BAD_BODY, R_BAD_RET, R_BAD_ENVID, R_BAD_REQUIRETLS, R_BAD_SMTPUTF8)
+cdef tuple MAIL_WRONG = (
+    R_BAD_SIZE, R_BAD_BODY, R_BAD_RET, R_BAD_ENVID, R_BAD_REQUIRETLS, R_BAD_SMTPUTF8, R_BAD_AUTH, R_BAD_HOLDFOR,
+    R_BAD_HOLDUNTIL, R_BAD_BY, R_BAD_PRIORITY,
+)
 cdef tuple RCPT_WRONG = (R_BAD_NOTIFY, R_BAD_ORCPT)
 
 

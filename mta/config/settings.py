@@ -88,6 +88,16 @@ class Limits:
 
     message_size: Octets = key("The largest message.", Octets(50 << 20), low=1024)
     recipients: int = key("Recipients in one message (RFC 5321 4.5.3.1.8 asks for at least 100).", 1000, low=1)
+    hold: Seconds = key(
+        "How long a user may have mail held back before it is sent (FUTURERELEASE, RFC 4865); 0: not at all.",
+        Seconds(14 * 86400.0),
+        high=999_999_999.0,
+    )
+    deliver_by: Seconds = key(
+        "The shortest time in which a user may want mail delivered or returned (DELIVERBY, RFC 2852).",
+        Seconds(60.0),
+        high=999_999_999.0,
+    )
     connections: int = key(
         "Connections to one listener at once, over all receivers; further ones are greeted with 421.", 20000, low=1
     )

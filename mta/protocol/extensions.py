@@ -4,7 +4,8 @@ STARTTLS and AUTH are not among them: they come from what the listener has, a ce
 BINARYMIME are RFC 3030.
 
 RFC 5321 §4.1.1.1; RFC 1870 (SIZE), RFC 2034 (ENHANCEDSTATUSCODES), RFC 2920 (PIPELINING), RFC 3461 (DSN), RFC 6152
-(8BITMIME), RFC 6531 (SMTPUTF8), RFC 8689 (REQUIRETLS).
+(8BITMIME), RFC 6531 (SMTPUTF8), RFC 8689 (REQUIRETLS), RFC 4865 (FUTURERELEASE), RFC 2852 (DELIVERBY), RFC 6710
+(MT-PRIORITY; MIXER is the policy of its appendix), RFC 9422 (LIMITS).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from mta.protocol.times import utc_text
 
 if TYPE_CHECKING:
     from mta.protocol.server import ServerConfig
@@ -92,6 +95,10 @@ def help_text(config: ServerConfig, *, tls: bool) -> bytes:
     return b"214 2.0.0 Commands: %b; see RFC %b" % (b" ".join([*commands, b"QUIT"]), rfc)
 
 
+def _latest(config: ServerConfig) -> bytes:
+    return utc_text(config.clock() // 1000 + config.hold)
+
+
 _LINES: Final[dict[Extension, Callable[[ServerConfig], bytes]]] = {
     Extension.PIPELINING: lambda config: b"PIPELINING",
     Extension.SIZE: lambda config: b"SIZE %d" % config.message_size,
@@ -101,4 +108,8 @@ _LINES: Final[dict[Extension, Callable[[ServerConfig], bytes]]] = {
     Extension.CHUNKING: lambda config: b"CHUNKING",
     Extension.BINARYMIME: lambda config: b"BINARYMIME",
     Extension.REQUIRETLS: lambda config: b"REQUIRETLS",
+    Extension.FUTURERELEASE: lambda config: b"FUTURERELEASE %d %b" % (config.hold, _latest(config)),
+    Extension.DELIVERBY: lambda config: b"DELIVERBY %d" % config.deliver_by if config.deliver_by else b"DELIVERBY",
+    Extension.MT_PRIORITY: lambda config: b"MT-PRIORITY MIXER",
+    Extension.LIMITS: lambda config: b"LIMITS RCPTMAX=%d" % config.recipients,
 }

@@ -7,7 +7,8 @@ this server, is looked at when all are read (`_beyond`).
 Invariant: a plain transaction, with SIZE and BODY at most, has no `MailOptions`.
 
 SIZE: RFC 1870. BODY: RFC 6152, RFC 3030 §3. RET, ENVID, NOTIFY, ORCPT: RFC 3461 §4. REQUIRETLS: RFC 8689 §3.
-SMTPUTF8: RFC 6531 §3.4. Original recipients of type utf-8: RFC 6533 §3.
+SMTPUTF8: RFC 6531 §3.4. Original recipients of type utf-8: RFC 6533 §3. AUTH:
+RFC 4954 §5. HOLDFOR, HOLDUNTIL: RFC 4865 §4. BY: RFC 2852 §4. MT-PRIORITY: RFC 6710 §4.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mta.protocol.extensions import Extension, in_force
-from mta.protocol.paths import UTF8, has_unwanted
+from mta.protocol.paths import UTF8, has_unwanted, parse_path
+from mta.protocol.times import read_date_time
 
 if TYPE_CHECKING:
     from mta.protocol.server import ServerSession
@@ -38,6 +40,13 @@ _UTF8_ADDRESS = re.compile(
     rb"(?:%b|%b|[!-*,-<>-\[\]-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+" % (_ESCAPE.pattern, UTF8)  # RFC 6533 §3
 )
 _ORCPT = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+;" + _XTEXT)
+_ENCODED: Final = re.compile(rb"\+([0-9A-F]{2})")
+_WIDE_XTEXT: Final = re.compile(rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]|[89A-F][0-9A-F]))+")
+_HOLDFOR: Final = re.compile(rb"[1-9][0-9]{0,8}")  # RFC 4865 §4
+_BY: Final = re.compile(rb"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)  # RFC 2852 §4
+_PRIORITY: Final = re.compile(rb"[0-9]|-[1-9]")  # RFC 6710 §4
+_AUTH_WRONG: Final = b"501 5.5.4 AUTH takes <> or an address as xtext"
+_MAX_AUTH: Final = 500  # RFC 4954 §3
 _MAX_ENVID: Final = 100  # RFC 3461 §4.4
 _MAX_ORCPT: Final = 500  # RFC 3461 §4.2
 _NOTIFY: Final = {b"SUCCESS": 2, b"FAILURE": 4, b"DELAY": 8}
@@ -71,6 +80,21 @@ class Rule(NamedTuple):
     slot: str  # parameters of one slot exclude each other
     read: Callable[[ServerSession, bytes | None], Any]
     wrong: bytes
+
+
+class Hold(NamedTuple):
+    """Seconds: a span, or since the epoch."""
+
+    number: int
+    absolute: bool
+
+
+class By(NamedTuple):
+    """Within so many seconds; what is late goes back, or its sender is told."""
+
+    seconds: int
+    returns: bool
+    trace: bool
 
 
 @dataclass(slots=True)
@@ -137,6 +161,33 @@ def _why_not(s: ServerSession, rule: Rule | None) -> bytes:
 def _beyond(s: ServerSession, given: Given) -> bytes:
     if given.get("size", 0) > s.config.message_size:
         return b"552 5.3.4 The message is larger than this server takes"
+    if "auth" in given and not _is_identity(given["auth"], utf8="utf8" in given):
+        return _AUTH_WRONG
+    return _times(s, given) if "hold" in given or "by" in given else b""
+
+
+def _is_identity(xtext: bytes, *, utf8: bool) -> bool:
+    """Does AUTH= stand for nobody or for a mailbox (RFC 4954 §5)? A source route is none."""
+    text = _ENCODED.sub(lambda found: bytes([int(found[1], 16)]), xtext)
+    found = parse_path(b"<%b>" % text, utf8)
+    return text == b"<>" or (found == (text, len(text) + 2) and b"@" in text)
+
+
+def _times(s: ServerSession, given: Given) -> bytes:
+    """The refusal of times that cannot be kept, or b""; `given` gets them in milliseconds since the epoch."""
+    now, hold, by = s.config.clock(), given.pop("hold", None), given.pop("by", None)
+    if hold is not None:
+        given["hold_until"] = hold.number * 1000 if hold.absolute else now + hold.number * 1000
+        if not now < given["hold_until"] <= now + s.config.hold * 1000:
+            return b"501 5.5.4 The time to hold it until is past, or later than EHLO tells"
+    if by is not None:
+        if by.returns and by.seconds <= 0:
+            return b"501 5.5.4 BY with R takes a time above zero"
+        if by.returns and by.seconds < s.config.deliver_by:
+            return b"555 5.4.7 The time of BY is shorter than EHLO tells"
+        given |= {"deliver_by": now + by.seconds * 1000, "by_return": by.returns, "by_trace": by.trace}
+        if hold is not None and given["hold_until"] > given["deliver_by"]:
+            return b"501 5.5.4 It would be held until after the time of BY"
     return b""
 
 
@@ -200,6 +251,28 @@ def _may_stand(number: int) -> bool:
     return number <= 0x10FFFF and not 0xD800 <= number <= 0xDFFF and not has_unwanted(chr(number).encode())
 
 
+def _auth(s: ServerSession, value: bytes | None) -> bytes | None:
+    return value if value and len(value) <= _MAX_AUTH and _WIDE_XTEXT.fullmatch(value) else None
+
+
+def _hold_for(s: ServerSession, value: bytes | None) -> Hold | None:
+    return Hold(int(value), absolute=False) if value and _HOLDFOR.fullmatch(value) else None
+
+
+def _hold_until(s: ServerSession, value: bytes | None) -> Hold | None:
+    seconds = read_date_time(value or b"")
+    return None if seconds is None else Hold(seconds, absolute=True)
+
+
+def _by(s: ServerSession, value: bytes | None) -> By | None:
+    found = _BY.fullmatch(value or b"")
+    return By(int(found[1]), found[2].upper() == b"R", bool(found[3])) if found else None
+
+
+def _priority(s: ServerSession, value: bytes | None) -> int | None:
+    return int(value) if value and _PRIORITY.fullmatch(value) else None
+
+
 _MAIL: Final[Rules] = {
     b"SIZE": Rule(Extension.SIZE, "size", _size, b"501 5.5.4 SIZE takes a number of at most 20 digits"),
     b"BODY": Rule(Extension.EIGHT_BIT, "body", _body, b"501 5.5.4 BODY takes 7BIT or 8BITMIME"),
@@ -208,6 +281,15 @@ _MAIL: Final[Rules] = {
         Extension.DSN, "envid", _envid, b"501 5.5.4 ENVID takes up to 100 characters, xtext of printable ASCII"
     ),
     b"REQUIRETLS": Rule(Extension.REQUIRETLS, "require_tls", _alone, b"501 5.5.4 REQUIRETLS takes no value"),
+    b"AUTH": Rule(Extension.AUTH, "auth", _auth, _AUTH_WRONG),
+    b"HOLDFOR": Rule(Extension.FUTURERELEASE, "hold", _hold_for, b"501 5.5.4 HOLDFOR takes a number of seconds"),
+    b"HOLDUNTIL": Rule(
+        Extension.FUTURERELEASE, "hold", _hold_until, b"501 5.5.4 HOLDUNTIL takes a time such as 2030-01-31T12:00:00Z"
+    ),
+    b"BY": Rule(Extension.DELIVERBY, "by", _by, b"501 5.5.4 BY takes seconds, a semicolon, and N or R, perhaps with T"),
+    b"MT-PRIORITY": Rule(
+        Extension.MT_PRIORITY, "priority", _priority, b"501 5.5.4 MT-PRIORITY takes a number from -9 to 9"
+    ),
     b"SMTPUTF8": Rule(Extension.SMTPUTF8, "utf8", _alone, b"501 5.5.4 SMTPUTF8 takes no value"),
 }
 _RCPT: Final[Rules] = {

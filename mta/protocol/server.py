@@ -117,6 +117,9 @@ class ServerConfig:
         chunking: bool = False,
         lmtp: bool = False,
         ascii_mailbox: Callable[[bytes], bytes] | None = None,
+        clock: Callable[[], int] | None = None,
+        hold: int = 0,
+        deliver_by: int = 0,
         offers: int = BASIC,
         gate: Callable[[Any], bytes] | None = None,
         refused: Callable[[Any, bytes, bytes], bytes] | None = None,
@@ -128,7 +131,7 @@ class ServerConfig:
         self.refuse_mail = b""
         self.hostname = hostname
         self.message_size: int = message_size
-        self.recipients = recipients
+        self.recipients: int = recipients
         self.errors = errors
         self.slow_errors = slow_errors
         self.idle_commands = idle_commands
@@ -139,6 +142,11 @@ class ServerConfig:
         self.mechanisms_tls = mechanisms_tls
         self.judge_sender = judge_sender
         self.ascii_mailbox = ascii_mailbox
+        if clock is None and Extension(offers) & (Extension.FUTURERELEASE | Extension.DELIVERBY):
+            raise ValueError("FUTURERELEASE and DELIVERBY need a clock")
+        self.clock = clock or (lambda: 0)
+        self.hold: int = hold
+        self.deliver_by: int = deliver_by
         self.offers = offers | (Extension.CHUNKING | Extension.BINARYMIME if chunking else 0)
         self.chunking = Extension.CHUNKING in Extension(self.offers)
         self.lmtp = lmtp

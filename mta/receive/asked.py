@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from mta._fastparse import MailOptions
 from mta.model import Options, Recipient
 
+_NOBODY: Final = b"<>"
+_ENCODED: Final = re.compile(rb"\+([0-9A-F]{2})")
 
-def options_of(asked: MailOptions | None, user: str) -> Options:
-    """`user` is who was logged in, "" for nobody."""
+
+def options_of(asked: MailOptions | None, user: str, is_his: Callable[[str], bool] | None = None) -> Options:
+    """`user` is who was logged in, "" for nobody; `is_his` tells whether an address is his."""
     if asked is None:
         return Options(user=user)
     return Options(
@@ -24,8 +29,16 @@ def options_of(asked: MailOptions | None, user: str) -> Options:
         by_return=asked.by_return,
         by_trace=asked.by_trace,
         priority=asked.priority,
-        auth=asked.auth,
+        auth=_vouched(asked.auth, is_his if user else None),
     )
+
+
+def _vouched(auth: bytes | None, is_his: Callable[[str], bool] | None) -> bytes | None:
+    """Who is said to have submitted it, if that is known here to be so; else nobody (RFC 4954 §5)."""
+    if auth is None or auth == _NOBODY:
+        return auth
+    address = _ENCODED.sub(lambda found: bytes([int(found[1], 16)]), auth).decode("utf-8")
+    return auth if is_his is not None and is_his(address) else _NOBODY
 
 
 def recipients_of(addresses: Sequence[bytes], asked: MailOptions | None) -> tuple[Recipient, ...]:

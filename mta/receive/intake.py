@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from mta.config.settings import Domain
@@ -141,7 +142,10 @@ class MessageIntake:
                 body = connection.submission.prepared(body, session.user, id_text(message_id), now // 10**9, whole=True)
         asked = session.options
         user = str(session.user) if connection.submission is not None else ""
-        options = options_of(asked, user) if asked is not None or user else None
+        options = None
+        if asked is not None or user:
+            is_his = partial(connection.submission.is_his, session.user) if connection.submission is not None else None
+            options = options_of(asked, user, is_his)
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:

@@ -91,8 +91,7 @@ class Endpoint:
             starttls=listener.tls == "starttls",
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
-            offers=offers(listener),
-            ascii_mailbox=ascii_mailbox,
+            offers=offers(listener, limits),
             lmtp=listener.role == "lmtp",
         )
         self._logins = logins
@@ -192,15 +191,23 @@ _COMMANDS: dict[bytes, Callable[[Connection, bytes], bytes]] = {b"XCLIENT": on_x
 
 
 def _bounds(limits: Limits) -> dict[str, Any]:
-    """What the limits are to a session."""
+    """What the limits are to a session, and whom it asks for what it cannot know."""
     return {
         "message_size": limits.message_size,
         "recipients": limits.recipients,
+        "clock": _milliseconds,
+        "ascii_mailbox": ascii_mailbox,
+        "hold": int(limits.hold),
+        "deliver_by": int(limits.deliver_by),
         "errors": limits.errors,
         "slow_errors": limits.slow_errors if limits.error_delay else 0,
         "idle_commands": limits.idle_commands,
         "gate": _may_send if limits.message_rate.count else None,
     }
+
+
+def _milliseconds() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _may_send(connection: Connection) -> bytes:

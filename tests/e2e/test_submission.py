@@ -7,6 +7,7 @@ import hashlib
 import re
 import smtplib
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,20 @@ def test_what_is_offered(users: Users) -> None:
         assert client.esmtp_features["auth"].split() == [
             *("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN")
         ]
+
+
+def test_what_users_may_ask_for(talk: Talk, users: Users) -> None:
+    """Mail that is held, that must not be late, that is urgent; all of it is in the queue."""
+    with Talk(users.plain) as other:
+        offered = other.hello()
+    for keyword in ("FUTURERELEASE 1209600 2", "DELIVERBY 60\r\n", "MT-PRIORITY MIXER\r\n", "LIMITS RCPTMAX=1000\r\n"):
+        assert f"250-{keyword}" in offered
+    talk.expect(plain(ALICE, PASSWORD), "235 2.7.0 ")
+    talk.expect(f"MAIL FROM:<{ALICE}> HOLDFOR=1209601", "501 5.5.4 ")
+    wishes = f" HOLDFOR=3600 BY=7200;R MT-PRIORITY=3 AUTH={ALICE}"
+    message_id = talk.mail(ALICE, ["far@away.test"], TEXT, wishes)
+    part = users.server.wait_part(message_id, "deferred", "away.test")
+    assert 3500 < part["next"] - time.time() <= 3600
 
 
 def test_who_is_not_logged_in_does_not_send(talk: Talk) -> None:

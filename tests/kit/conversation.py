@@ -132,6 +132,7 @@ class Conversation:
             options["gate"] = gate
         if options.pop("commands", False):
             options |= {"commands": {b"BECOME": become}, "keywords": (b"BECOME ANYBODY",)}
+        options = {"clock": lambda: NOW, "hold": 1000, "deliver_by": 60} | options
         if options.pop("idn", True):
             options["ascii_mailbox"] = ascii_mailbox
         server = self.module.ServerConfig(**options)

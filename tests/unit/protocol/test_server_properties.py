@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from mta import _fastparse
 from mta.protocol import server
 from mta.protocol.paths import parse_path
 from mta.protocol.text import TextReader
+from mta.protocol.times import read_date_time
 from tests.kit.conversation import Conversation, converse, cut
 
 RECIPIENT = b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@mx.test>\r\n"
@@ -31,6 +33,8 @@ COMMANDS = [
     b"MAIL FROM:<\xc3\xa9@b.test> SMTPUTF8",
     b"RCPT TO:<\xe2\x82\xac@\xc3\xa9.test>",
     b"VRFY \xc3\xa9 SMTPUTF8",
+    b"MAIL FROM:<a@b.test> HOLDFOR=60 BY=120;RT MT-PRIORITY=3 AUTH=c@d.test",
+    b"MAIL FROM:<a@b.test> HOLDUNTIL=2027-01-15T08:10:00Z BY=-1;N",
     b"MAIL FROM:<a@b.test> RET=FULL ENVID=a+2Bb",
     b"RCPT TO:<c@mx.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c+40mx",
     b"rcpt to: <@x.test:d@mx.test> ",
@@ -273,3 +277,27 @@ def test_every_address_may_be_a_literal(address: Any) -> None:
     path = b"<a@" + literal + b">"
     expected = None if b"%" in path else (b"a@" + literal, len(path))
     assert _fastparse.parse_path(path) == parse_path(path) == expected
+
+
+# ---- times -----------------------------------------------------------------------------------------------------
+
+moments = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)).map(lambda t: t.strftime("%Y-%m-%dT%H:%M:%S"))
+zones = st.sampled_from(["Z", "z", ".5Z", ".Z", "+01:00", "-23:59", "+24:00", "-00:60", "+1:00", "", ".1234567-05:30"])
+CALENDAR = ("2000-02-29T00:00:00Z", "2100-02-28T23:59:59Z", "2026-11-27T12:40:00-05:30", "9999-12-31T23:59:59+00:01")
+
+
+@settings(deadline=None, max_examples=500)
+@given(moments, zones, st.integers(min_value=0, max_value=18), st.sampled_from("0123456789-T:a"))
+def test_both_read_times_alike(moment: str, zone: str, place: int, other: str) -> None:
+    for text in (moment + zone, moment[:place] + other + moment[place + 1 :] + zone):
+        command = b"EHLO c.test\r\nMAIL FROM:<a@b.test> HOLDUNTIL=" + text.encode() + b"\r\n"
+        config = {"offers": "FUTURERELEASE", "hold": 251_000_000_000}
+        assert converse(_fastparse, [command], **config) == converse(server, [command], **config)
+
+
+def test_times_are_those_of_the_calendar() -> None:
+    for text in CALENDAR:
+        moment = datetime.fromisoformat(text)
+        assert read_date_time(text.encode()) == int(moment.timestamp())
+    assert read_date_time(b"2016-12-31T23:59:60Z") == 1483228800
+    assert read_date_time(b"2100-02-29T00:00:00Z") is None

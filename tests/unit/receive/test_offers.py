@@ -7,20 +7,27 @@ from typing import Any
 import pytest
 
 from mta._fastparse import EXTENSIONS
-from mta.config.settings import Listener
+from mta.config.settings import Limits, Listener, Seconds
 from mta.receive.offers import offers
 
-BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME"}
+BASE = {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME", "LIMITS"}
+USERS = {"FUTURERELEASE", "DELIVERBY", "MT-PRIORITY"}
 
 
 def offered(**settings: Any) -> set[str]:
-    bits = offers(Listener(address=(), **settings))
+    limits = Limits(hold=Seconds(settings.pop("hold", 100.0)))
+    bits = offers(Listener(address=(), **settings), limits)
     return {name for name, bit in EXTENSIONS.items() if bits & bit}
 
 
 def test_a_listener_without_tls_offers_no_requiretls() -> None:
     assert offered() == BASE
     assert offered(tls="starttls") == offered(tls="implicit") == BASE | {"REQUIRETLS"}
+
+
+def test_what_moves_mail_in_time_is_for_users() -> None:
+    assert offered(role="submission") == BASE | USERS
+    assert offered(role="submission", hold=0.0) == BASE | USERS - {"FUTURERELEASE"}
 
 
 @pytest.mark.parametrize("name", sorted(EXTENSIONS))

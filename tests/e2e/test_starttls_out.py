@@ -52,11 +52,17 @@ def logged(server: Server, event: str) -> str:
     return wait_for(found, 20.0, f"{event} in the log")
 
 
-def test_mail_is_relayed_under_tls(tmp_path: Path) -> None:
-    with pair(tmp_path, tls="starttls") as (relay, target):
-        relay.send("a@x.test", [f"bob@{LOCAL}"], b"Subject: x\r\n\r\nhello\r\n")
+@pytest.mark.parametrize("chunking", [False, True], ids=["DATA", "BDAT"])
+def test_mail_is_relayed_under_tls(tmp_path: Path, chunking: bool) -> None:
+    with pair(tmp_path, tls="starttls", chunking=chunking) as (relay, target):
+        small, large = b".\r\n..\r\n", b".\r\n" + b"x" * 70 + b"\r\n" * 9000
+        relay.send("a@x.test", [f"bob@{LOCAL}"], b"Subject: x\r\n\r\n" + small)
+        relay.send("a@x.test", [f"eve@{LOCAL}"], b"Subject: x\r\n\r\n" + large * 30)
         (letter,) = target.wait_letters("bob")
         assert b"with ESMTPS" in letter
+        assert letter.replace(b"\r\n", b"\n").endswith(small.replace(b"\r\n", b"\n"))
+        (letter,) = target.wait_letters("eve")
+        assert letter.replace(b"\r\n", b"\n").endswith((large * 30).replace(b"\r\n", b"\n"))
         line = logged(relay, "delivered")
         assert " tls=TLSv1.3 cipher=TLS_" in line
         assert "250 2.0.0" in line
@@ -70,7 +76,7 @@ def submit_safely(server: Server, recipient: str) -> None:
         client.sendmail("a@home.test", [recipient], b"Subject: x\r\n\r\nhello\r\n", mail_options=["REQUIRETLS"])
 
 
-@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("safe", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_sender_may_require_it(tmp_path: Path, safe: bool) -> None:
     with pair(tmp_path, tls="starttls" if safe else "off") as (relay, target):
         submit_safely(relay, f"bob@{LOCAL}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -110,6 +111,26 @@ def test_a_binary_text_is_kept_octet_for_octet(server: Server) -> None:
             assert reply.startswith("250 2.0.0")
         [letter] = server.wait_letters(f"binary{size}")
         assert letter.endswith(body)
+
+
+def test_a_binary_text_hides_nothing_from_a_host_without_binarymime(server: Server, recorder: Recorder) -> None:
+    """RFC 3030 §3: it is encoded, or its sender is told; it never leaves by DATA as it is."""
+    before = len(recorder.texts)
+    hidden = b"x\n.\r\nMAIL FROM:<evil@x.test>\r\nRCPT TO:<bob@far.test>\r\nDATA\r\nhidden\n.\n\0\r\r\n.\r\nQUIT\r\n"
+    head = b"MIME-Version: 1.0\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: binary\r\n" + HEAD
+    with server.talk() as talk:
+        talk.hello()
+        for body in (head + hidden, HEAD + hidden):
+            assert give(talk, "bob@far.test", chunked(body, [50]), " BODY=BINARYMIME").startswith("250 2.0.0")
+        assert give(talk, "bob@far.test", chunked(HEAD, [])).startswith("250 2.0.0")
+
+    def decoded() -> list[bytes]:
+        encoded = [text for text in recorder.texts[before:] if b"Content-Transfer-Encoding: base64" in text]
+        return [base64.b64decode(text.partition(b"\r\n\r\n")[2]) for text in encoded]
+
+    wait_for(lambda: hidden in decoded(), 20, "the text in base64")
+    recorder.check()
+    assert not [command for command in recorder.commands if b"evil" in command]
 
 
 def test_a_large_text_that_is_given_up_leaves_no_file(server: Server) -> None:

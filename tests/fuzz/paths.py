@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mta import _fastparse
 from mta.config.settings import Domain, NextHop
+from mta.idn import ascii_mailbox
 from mta.mail.mailbox import maildir_path
 from mta.mail.trace import Tracer
 from mta.policy.relay import RelayControl
@@ -62,6 +63,10 @@ TOKENS = [
         b"x" * 65,
         b"y" * 200,
         b"\xc3\xa9",
+        b"\xe2\x80\xa8",
+        b"\xef\xbd\x88",
+        b"\xe3\x80\x82",
+        b"\xed\xa0\x80",
         b"\xff",
         b"\0",
         b"\r",
@@ -85,6 +90,11 @@ _TRACER = Tracer("mx.test")
 def check(data: bytes) -> None:
     found = paths.parse_path(data)
     assert _fastparse.parse_path(data) == found, data
+    wide = paths.parse_path(data, utf8=True)
+    assert _fastparse.parse_path(data, utf8=True) == wide, data
+    assert found is None or wide == found, data
+    if wide is not None:
+        beyond_ascii(data, *wide)
     name = data.partition(b" ")[0]
     origin = _TRACER.origin(name, "192.0.2.1", b"ESMTP")
     assert origin.count(b"\r\n") == 1, data
@@ -94,6 +104,16 @@ def check(data: bytes) -> None:
         address, end = found
         assert end <= min(len(data), paths.MAX_PATH), data
         mailbox(data, address)
+
+
+def beyond_ascii(data: bytes, address: bytes, end: int) -> None:
+    """Of a good path with SMTPUTF8: what is kept of it has an ASCII domain and ends no line."""
+    assert end <= min(len(data), paths.MAX_PATH), data
+    assert not any(c < " " or "\x7f" <= c < "\xa0" or c in "\u2028\u2029\u202e" for c in address.decode()), data
+    kept = ascii_mailbox(address)
+    assert kept.rpartition(b"@")[2].isascii(), data
+    if b"@" in kept and not _STRANGER(kept):
+        assert kept.rpartition(b"@")[2].lower() in (OWN.encode(), BEHIND.encode()), data
 
 
 def mailbox(data: bytes, address: bytes) -> None:

@@ -176,7 +176,11 @@ class Listener:
         " network: the mode of the socket then says who that is. Where users log in, it changes nothing.",
         False,
     )
-    socket_mode: str = key("Permissions of the socket at a unix: address; connecting takes the right to write.", "0660")
+    socket_mode: str = key(
+        "Permissions of the socket at a unix: address; connecting takes the right to write, and to enter its directory:"
+        " runtime_dir, if this server made it, lets nobody else in.",
+        "0660",
+    )
     socket_group: str = key(
         "Its group, by name; empty: that of the user the server runs as. The owner is that user.", ""
     )

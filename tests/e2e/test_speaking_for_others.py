@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,6 @@ import trustme
 
 from tests.kit.server import Server
 from tests.kit.talk import Talk
-from tests.kit.waiting import wait_for
 
 HERE = ["127.0.0.1/32"]
 RELAY = {"networks": ["192.0.2.0/24"]}
@@ -34,48 +36,49 @@ def proxied(server: Server, header: bytes, source: str = "127.0.0.1") -> Talk:
     return talk
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Server:
-    return Server(tmp_path, listening={"proxy_protocol": HERE}, relay=RELAY, routes={"*": "hold:"})
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    with Server(folder, listening={"proxy_protocol": HERE}, relay=RELAY, routes={"*": "hold:"}) as server:
+        yield server
 
 
 @pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
 def test_the_address_in_the_header_counts(server: Server, header: bytes) -> None:
-    with server:
-        with proxied(server, header) as talk:
-            talk.hello()
-            message = talk.mail("a@x.test", ["b@far.test"], b"x\r\n")
-            talk.mail("a@x.test", ["b@home.test"], b"x\r\n")
-        assert b"Received: from client.test ([192.0.2.7])" in server.wait_letters("b")[0]
-        line = next(line for line in server.log.read_text().splitlines() if f"{message} received" in line)
-        assert "client=192.0.2.7 " in line
-        assert "proxy=127.0.0.1" in line
-        assert ("proxied-tls=TLSv1.3" in line) == (header == V2)
-        with proxied(server, STRANGER) as talk:
-            talk.hello()
-            talk.expect("MAIL FROM:<a@x.test>", "250")
-            talk.expect("RCPT TO:<b@far.test>", "550 5.7.1")
+    local = "v1" if header == V1 else "v2"
+    with proxied(server, header) as talk:
+        talk.hello()
+        message = talk.mail("a@x.test", ["b@far.test"], b"x\r\n")
+        talk.mail("a@x.test", [f"{local}@home.test"], b"x\r\n")
+    assert b"Received: from client.test ([192.0.2.7])" in server.wait_letters(local)[0]
+    line = next(line for line in server.log.read_text().splitlines() if f"{message} received" in line)
+    assert "client=192.0.2.7 " in line
+    assert "proxy=127.0.0.1" in line
+    assert ("proxied-tls=TLSv1.3" in line) == (header == V2)
+    with proxied(server, STRANGER) as talk:
+        talk.hello()
+        talk.expect("MAIL FROM:<a@x.test>", "250")
+        talk.expect("RCPT TO:<b@far.test>", "550 5.7.1")
 
 
 def test_a_header_in_single_octets_and_commands_right_behind_it(server: Server) -> None:
-    with server:
-        with Talk(server.port) as talk:
-            talk.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for octet in V2:
-                talk.socket.sendall(bytes([octet]))
-            talk.hello()
-            talk.expect("RSET", "250")
-        with proxied(server, V1 + b"EHLO early.test\r\n") as talk:
-            assert talk.reply().startswith("220")
-            assert talk.reply().startswith("250")
+    with Talk(server.port) as talk:
+        talk.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for octet in V2:
+            talk.socket.sendall(bytes([octet]))
+        talk.hello()
+        talk.expect("RSET", "250")
+    with proxied(server, V1 + b"EHLO early.test\r\n") as talk:
+        assert talk.reply().startswith("220")
+        assert talk.reply().startswith("250")
 
 
-def test_local_and_unknown_are_the_proxy_itself_and_a_unix_client_is_nobody(server: Server) -> None:
+def test_local_and_unknown_are_the_proxy_itself_and_a_unix_client_is_nobody(tmp_path: Path) -> None:
     unix = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + bytes(216)
     local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
-    with server:
-        server.configure(relay={"networks": HERE})
-        server.reload()
+    with Server(
+        tmp_path, listening={"proxy_protocol": HERE}, relay={"networks": HERE}, routes={"*": "hold:"}
+    ) as server:
         for header, reply in ((b"PROXY UNKNOWN\r\n", "250"), (local, "250"), (unix, "550 5.7.1")):
             with proxied(server, header) as talk:
                 talk.hello()
@@ -84,22 +87,21 @@ def test_local_and_unknown_are_the_proxy_itself_and_a_unix_client_is_nobody(serv
 
 
 def test_without_a_good_header_there_is_no_session(server: Server) -> None:
-    with server:
-        for octets in (b"EHLO x\r\n", V1[:-2] + b"\n" + b" " * 80, b"\x16\x03\x01\x02\0"):
-            with proxied(server, octets) as talk:
-                assert talk.closed()
-        server.wait_for_log("proxy-refused client=127.0.0.1")
+    for octets in (b"EHLO x\r\n", V1[:-2] + b"\n" + b" " * 80, b"\x16\x03\x01\x02\0"):
+        with proxied(server, octets) as talk:
+            assert talk.closed()
+    server.wait_for_log("proxy-refused client=127.0.0.1")
 
 
 @pytest.mark.slow
 def test_a_header_must_come_in_time(server: Server) -> None:
-    with server, Talk(server.port) as silent:
+    with Talk(server.port) as silent:
         assert silent.closed()
         server.wait_for_log('reason="no header in time"')
 
 
 def test_others_are_not_believed(server: Server) -> None:
-    with server, proxied(server, V1, source="127.0.0.2") as talk:
+    with proxied(server, V1, source="127.0.0.2") as talk:
         assert talk.reply().startswith("220")
         assert talk.reply().startswith("500 5.5.2")
         talk.expect("EHLO x", "250")
@@ -182,25 +184,17 @@ def test_xforward(tmp_path: Path) -> None:
         assert "forwarded" not in lines[second]
 
 
-@pytest.mark.parametrize("talk_early", ["note", "refuse"])
+@pytest.mark.parametrize("early_talk", ["note", "refuse"])
 @pytest.mark.parametrize("delay", [0, 0.3])
-def test_early_talk(tmp_path: Path, talk_early: str, delay: float) -> None:
-    listening = {"early_talk": talk_early, "greeting_delay": delay}
-    with Server(tmp_path, listening=listening) as server:
+def test_early_talk(tmp_path: Path, early_talk: str, delay: float) -> None:
+    with Server(tmp_path, listening={"early_talk": early_talk, "greeting_delay": delay}) as server:
         with server.talk() as patient:
             patient.hello()
-
-        def noticed() -> bool:
-            """Without a delay it is a race that the client wins only sometimes."""
-            with server.talk() as talk:
-                talk.socket.sendall(b"EHLO early.test\r\nMAIL FROM:<a@x.test>\r\n")
-                replies = [talk.reply()[:3] for _ in range(2)]
-                if talk_early == "note":
-                    assert replies == ["220", "250"]
-                return replies == ["554", ""] or (talk_early == "note" and "early-talk" in server.log.read_text())
-
-        if delay:
-            assert noticed() or talk_early == "note"
-            server.wait_for_log("early-talk client=" if talk_early == "note" else "554 5.5.1 You spoke before")
-        else:
-            wait_for(noticed, what="a client that was quicker than the greeting")
+        (receiver,) = server.children()["receiver"]
+        os.kill(receiver, signal.SIGSTOP)  # so that the client is the first to speak
+        with server.talk() as talk:
+            talk.socket.sendall(b"EHLO early.test\r\nMAIL FROM:<a@x.test>\r\n")
+            os.kill(receiver, signal.SIGCONT)
+            replies = [talk.reply()[:3] for _ in range(3 if early_talk == "note" else 2)]
+        assert replies == (["220", "250", "250"] if early_talk == "note" else ["554", ""])
+        server.wait_for_log("early-talk client=127.0.0.1" if early_talk == "note" else "554 5.5.1 You spoke before")

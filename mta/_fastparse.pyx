@@ -1827,7 +1827,8 @@ cdef bint read_orcpt(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogi
         return False
     if i == 5 and same_word(p, b"UTF-8", 5):
         return is_utf8_address(p + 6, n - 6, to.utf8)
-    return is_xtext(p + i + 1, n - i - 1, False)
+    # Postfix (3.7, 2022) writes an address in UTF-8 as xtext of type rfc822, against RFC 6533 §3.
+    return is_xtext(p + i + 1, n - i - 1, to.utf8)
 
 
 cdef bint read_auth(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:

@@ -39,7 +39,10 @@ _ESCAPE = re.compile(rb"\\x\{([0-9A-F]{2,6})\}")
 _UTF8_ADDRESS = re.compile(
     rb"(?:%b|%b|[!-*,-<>-\[\]-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))+" % (_ESCAPE.pattern, UTF8)  # RFC 6533 §3
 )
-_ORCPT = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+;" + _XTEXT)
+_TYPE: Final = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+;"
+_ORCPT = re.compile(_TYPE + _XTEXT)
+# Postfix (3.7, 2022) writes an address in UTF-8 as xtext of type rfc822, against RFC 6533 §3.
+_ORCPT_IN_UTF8 = re.compile(_TYPE + rb"(?:[!-*,-<>-~]|\+(?:[2-689A-F][0-9A-F]|7[0-9A-E]))+")
 _ENCODED: Final = re.compile(rb"\+([0-9A-F]{2})")
 _WIDE_XTEXT: Final = re.compile(rb"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]|[89A-F][0-9A-F]))+")
 _HOLDFOR: Final = re.compile(rb"[1-9][0-9]{0,8}")  # RFC 4865 §4
@@ -232,9 +235,10 @@ def _notify(s: ServerSession, value: bytes | None) -> int | None:
 def _orcpt(s: ServerSession, value: bytes | None) -> bytes | None:
     if not value or len(value) > _MAX_ORCPT:
         return None
+    utf8 = s.options is not None and s.options.utf8
     if value[:6].upper() == b"UTF-8;":
-        return value if _is_utf8_address(value[6:], raw=s.options is not None and s.options.utf8) else None
-    return value if _ORCPT.fullmatch(value) else None
+        return value if _is_utf8_address(value[6:], raw=utf8) else None
+    return value if (_ORCPT_IN_UTF8 if utf8 else _ORCPT).fullmatch(value) else None
 
 
 def _is_utf8_address(text: bytes, *, raw: bool) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.kit.dovecot import dovecot_lmtp
 from tests.kit.exim import exim
 from tests.kit.peers import Certificate, Peer, issue
 from tests.kit.postfix import postfix
-from tests.kit.server import Server
+from tests.kit.server import Server, free_port
 from tests.kit.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ BODIES = {
     "empty": b"",
     "big": b"".join(b".%d " % n + random.Random(n).randbytes(500).hex()[:970].encode() + b"\r\n" for n in range(8000)),
 }
-MAKERS: dict[str, Callable[[Certificate, Sequence[str]], AbstractContextManager[Peer]]] = {
+MAKERS: dict[str, Callable[..., AbstractContextManager[Peer]]] = {
     "postfix": postfix,
     "exim": exim,
 }
@@ -44,7 +45,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(scope="module", params=MAKERS)
 def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Peer]:
-    with MAKERS[request.param](certificate, ["bob", *TLS, *MANY]) as made:
+    with MAKERS[request.param](certificate, ["bob", "grün", *TLS, *MANY]) as made:
         yield made
 
 
@@ -103,6 +104,56 @@ def test_a_connection_serves_many_messages(tmp_path: Path, peer: Peer) -> None:
                 talk.mail("ann@home.test", [f"u0@{peer.domain}"], text("dots"))
         peer.wait("u0", before + 50)
         server.wait_empty()
+
+
+def test_an_address_in_utf8_is_handed_on(tmp_path: Path, peer: Peer) -> None:
+    before = len(peer.letters("grün"))
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}) as server, server.talk() as talk:
+        talk.hello()
+        talk.expect("MAIL FROM:<änn@home.test> SMTPUTF8 BODY=8BITMIME".encode(), "250")
+        talk.expect(f"RCPT TO:<grün@{peer.domain}>".encode(), "250")
+        talk.expect("DATA", "354")
+        talk.expect(b"Subject: \xc3\xbc\r\n\r\nx\r\n.", "250")
+        letter = peer.wait("grün", before + 1)[-1]
+        assert "Subject: ü\n".encode() in letter
+        server.wait_empty()
+
+
+def test_a_binary_text_is_made_fit_for_who_cannot_take_it(tmp_path: Path, peer: Peer) -> None:
+    before = len(peer.letters("bob"))
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}) as server, server.talk() as talk:
+        talk.hello()
+        talk.expect("MAIL FROM:<ann@home.test> BODY=BINARYMIME", "250")
+        talk.expect(f"RCPT TO:<bob@{peer.domain}>", "250")
+        text = b"Subject: x\r\nContent-Transfer-Encoding: binary\r\n\r\n\0\r\n.\r\n\xff\n\r"
+        talk.socket.sendall(b"BDAT %d LAST\r\n" % len(text) + text)
+        assert talk.reply().startswith("250")
+        letter = peer.wait("bob", before + 1)[-1]
+        server.wait_empty()
+    assert b"Content-Transfer-Encoding: base64\n" in letter
+    assert base64.b64decode(body_of(letter)) == text.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_who_can_tell_of_a_success_tells_it(tmp_path: Path, certificate: Certificate, name: str) -> None:
+    """RFC 3461 §5.2.2: the next hop offers DSN, so what was asked for is handed on and answered there."""
+    port = free_port()
+    with MAKERS[name](certificate, ["bob"], port) as peer:
+        server = Server(tmp_path, routes={peer.domain: peer.next_hop})
+        server.port = port
+        with server, server.talk() as talk:
+            talk.hello()
+            talk.expect("MAIL FROM:<ann@home.test> RET=HDRS ENVID=QQ+2B1", "250")
+            talk.expect(f"RCPT TO:<bob@{peer.domain}> NOTIFY=SUCCESS ORCPT=rfc822;robert+40{peer.domain}", "250")
+            talk.expect("DATA", "354")
+            talk.expect(text("dots") + b".", "250")
+            peer.wait("bob")
+            (notice,) = server.wait_letters("ann", timeout=40)
+            assert f"@{peer.domain}".encode() in notice.partition(b"From:")[2].partition(b"\n")[0]
+            told = notice.replace(b"+2B", b"+").replace(b"+40", b"@").replace(b" ", b"")  # Exim leaves it as xtext
+            assert b"QQ+1" in told
+            assert f"rfc822;robert@{peer.domain}".encode() in told
+            assert b"Action: delivered" in notice
 
 
 # ---- LMTP

@@ -14,6 +14,7 @@ from tests.kit.exim import exim
 from tests.kit.peers import Peer, issue
 from tests.kit.postfix import postfix
 from tests.kit.server import Server, free_port
+from tests.kit.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +90,38 @@ def test_many_recipients(pair: Pair) -> None:
     pair.send([f"{local}@home.test" for local in MANY], HEAD % b"many" + BODIES["dots"], [], [])
     for local in MANY:
         assert len(pair.server.wait_letters(local, timeout=40)) == 1
+
+
+def test_exim_sends_in_chunks(pair: Pair) -> None:
+    """RFC 3030: it does wherever CHUNKING is offered, and marks it in its log."""
+    if pair.peer.domain != "exim.test":
+        pytest.skip("Postfix takes chunks, but sends none")
+    pair.send(["chunks@home.test"], HEAD % b"chunks" + BODIES["big"], [], [])
+    (letter,) = pair.server.wait_letters("chunks", timeout=40)
+    assert body_of(letter) == BODIES["big"].replace(b"\r\n", b"\n")
+    wait_for(
+        lambda: any("chunks@" in line and " K " in line for line in pair.peer.log.split("\n")), what="K in the log"
+    )
+
+
+def test_addresses_in_utf8(pair: Pair) -> None:
+    with smtplib.SMTP("127.0.0.1", pair.peer.port, timeout=30) as client:
+        client.ehlo("client.test")
+        text = "Subject: ü\r\n\r\nx\r\n".encode()
+        client.sendmail("ann@far.test", ["grün@home.test"], text, ["SMTPUTF8", "BODY=8BITMIME"])
+    (letter,) = pair.server.wait_letters("grün", timeout=40)
+    assert "Subject: ü\n".encode() in letter
+    assert b" with UTF8SMTP" in letter
+
+
+def test_a_success_is_told_from_here(pair: Pair) -> None:
+    before = len(pair.peer.letters("ann"))
+    mail = ["RET=HDRS", "ENVID=QQ+2B1"]
+    pair.send(["told@home.test"], HEAD % b"told" + BODIES["dots"], mail, ["NOTIFY=SUCCESS,DELAY"])
+    notice = pair.peer.wait("ann", before + 1)[-1]
+    assert b"Action: delivered" in notice
+    assert b"QQ+1" in notice
+    assert b"mx.test" in notice
 
 
 def test_what_is_refused_here_comes_back_from_there(pair: Pair) -> None:

@@ -114,6 +114,21 @@ def test_what_clients_say_stays_in_its_place(server: Server, tmp_path: Path) -> 
     assert len(received) == sent
 
 
+def test_what_utf8_could_hide_is_shown(server: Server) -> None:
+    """With SMTPUTF8 an address may hold most of Unicode; the log shows what a terminal would obey or hide."""
+    with server.talk() as talk:
+        talk.hello()
+        for character in "\u202e\u2066\u200b\ufeff\u061c\U000e0041\u0085\u2028":
+            path = f"a{character}b@home.test".encode()
+            if talk.ask(b"MAIL FROM:<" + path + b"> SMTPUTF8").startswith("250"):
+                if talk.ask(b"RCPT TO:<" + path + b">").startswith("250"):
+                    talk.expect("DATA", "354")
+                    talk.expect("x\r\n.", "250")
+                talk.expect("RSET", "250")
+    server.wait_empty()
+    check_log(server)
+
+
 def test_what_next_hops_say_stays_in_its_place(tmp_path: Path) -> None:
     answers = [b"450 4.2.0 " + words + b"\r\n" for words in WORDS]
     script = {"RCPT": [b"450-4.2.0 one\r\n450 4.2.0 two" + WORDS[1] + b"\r\n", *answers]}

@@ -98,6 +98,25 @@ def test_nor_over_the_edge_of_the_buffer(tmp_path: Path) -> None:
         assert not list((tmp_path / "state").glob("**/*.body")), "a refused large text was left on disk"
 
 
+def test_nor_when_a_chunk_holds_a_true_end(tmp_path: Path) -> None:
+    """By BDAT (RFC 3030) CRLF.CRLF is text like any other; to a next hop without CHUNKING it leaves stuffed."""
+    text = b"Subject: honest\r\n\r\ntext" + TRUE_END + EVIL + TRUE_END + b".\r\n"
+    with Recorder() as recorder, server_before(recorder, tmp_path) as server:
+        with server.talk() as talk:
+            talk.hello()
+            for at in (len(text), text.index(TRUE_END) + 3):
+                talk.expect("MAIL FROM:<ann@home.test>", "250")
+                talk.expect("RCPT TO:<bob@far.test>", "250")
+                talk.socket.sendall(b"BDAT %d\r\n" % at + text[:at])
+                assert talk.reply().startswith("250")
+                talk.socket.sendall(b"BDAT %d LAST\r\n" % (len(text) - at) + text[at:])
+                assert talk.reply().startswith("250 2.0.0")
+        recorder.wait(2)
+        recorder.check()
+        assert [found[found.index(b"Subject: honest") :] for found in recorder.texts] == [text, text]
+        assert not [command for command in recorder.commands if b"smuggled" in command]
+
+
 def test_nor_under_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("localhost")

@@ -13,7 +13,7 @@ import pytest
 from mta import _fastparse
 from mta.protocol import server
 from tests.kit.conversation import Conversation, Message, cut
-from tests.kit.smuggling import NEARLY_ENDS, PLACES, TRUE_END, faults, hidden, unstuffed
+from tests.kit.smuggling import EVIL, NEARLY_ENDS, PLACES, TRUE_END, faults, hidden, unstuffed
 
 ENVELOPE = b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@mx.test>\r\nDATA\r\n"
 READ_SIZE = 256 << 10  # octets that one read of a connection may bring
@@ -123,3 +123,22 @@ def test_in_a_text_that_is_too_large(module: ModuleType, place: str) -> None:
     for end in NEARLY_ENDS:
         text = b"z" * 50 + hidden(end, place)
         attack(module, text, [text[:48], text[48:]], message_size=50, chunk=16)
+
+
+@BOTH
+def test_in_chunks(module: ModuleType) -> None:
+    """Within BDAT (RFC 3030) nothing ends a text, not even CRLF.CRLF, and what spoils one spoils it there too."""
+    for end in (*NEARLY_ENDS, TRUE_END):
+        text = b"text" + end + EVIL + b"\r\n"
+        for at in (0, 4 + len(end) // 2, 4 + len(end)):
+            conversation = Conversation(module, {"chunking": True})
+            conversation.feed(ENVELOPE.removesuffix(b"DATA\r\n"))
+            conversation.feed(b"BDAT %d\r\n" % at + text[:at] if at else b"")
+            conversation.take()
+            conversation.feed(b"BDAT %d LAST\r\n" % (len(text) - at) + text[at:])
+            reply = conversation.take()
+            assert reply.startswith(b"550 5.6.0 " if faults(text) else b"250 2.0.0 Message 1"), text
+            assert reply.count(b"\r\n") == 1, text
+            assert [m.body for m in conversation.messages] == ([] if faults(text) else [text])
+            conversation.feed(b"NOOP\r\n")
+            assert conversation.take() == b"250 2.0.0 Ok\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -130,7 +131,7 @@ def activated(given: int, ports: list[int], extra: list[int], pid_offset: int = 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", port))
             sock.listen()
-            socks.append(os.dup2(sock.fileno(), 200 + len(socks)))
+            socks.append(fcntl.fcntl(sock, fcntl.F_DUPFD, 200))  # out of the way of 3, 4, ...
             stack.callback(os.close, socks[-1])
         # a shell moves them to 3, 4, ... as systemd would have them
         moves = " ".join(f"{3 + i}<&{fd}" for i, fd in enumerate(socks))

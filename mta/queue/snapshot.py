@@ -40,7 +40,7 @@ class Housekeeping:
         The queue may change between two items: what is missed by that is in the log behind the checkpoint.
         """
         arena = self._manager.arena
-        several: dict[int, list[tuple[int, int]]] = {}
+        several: set[int] = set()
         cursor = 0
         while cursor >= 0:
             rows, cursor = arena.rows(cursor, _SLICE)
@@ -50,7 +50,7 @@ class Housekeeping:
                 if slot in self._manager.extras.doomed:
                     continue
                 if message_id in self._manager.parts:
-                    several.setdefault(message_id, []).append((slot, part))
+                    several.add(message_id)
                     continue
                 domains = (self._manager.domains[domain],)
                 if not attempts and not why and not marks & _arena.TOLD and not self._has_begun(slot):
@@ -73,11 +73,24 @@ class Housekeeping:
                         Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,), wants=wants(marks))
                     )
             yield from batch
-        for message_id, members in several.items():
+        for message_id, members in self._members(several).items():
             left = [slot for slot, part in members if arena.holds(slot, message_id, part)]
             if left:
                 envelope = self._manager.store.envelope(Ref(arena.ref(left[0])))
                 yield self._queued(left, tuple(part_domains(envelope.recipients)))
+
+    def _members(self, message_ids: set[int]) -> dict[int, list[tuple[int, int]]]:
+        """Slot and part of all that is unfinished of some messages.
+
+        INVARIANT: looked for in one go, behind the scan. A message that came during it may have a part in a slot that
+        was empty when the scan went by, and what is not found counts as finished.
+        """
+        members: dict[int, list[tuple[int, int]]] = {}
+        if message_ids:
+            for (message_id, part), slot in self._manager.arena.locate(message_ids).items():
+                if slot not in self._manager.extras.doomed:
+                    members.setdefault(message_id, []).append((slot, part))
+        return members
 
     def _queued(self, slots: list[int], domains: tuple[bytes, ...]) -> Queued:
         """One message from the slots of its unfinished parts; its other parts are finished. The size is not told."""

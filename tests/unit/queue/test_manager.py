@@ -1,5 +1,7 @@
 """The queue manager between a fake store and fake couriers: what becomes of a delivery, and what is recorded of it."""
 
+import pytest
+
 from mta.config.settings import Retry
 from mta.model import (
     Change,
@@ -8,7 +10,7 @@ from mta.model import (
     Reply,
     Status,
 )
-from mta.queue import _arena
+from mta.queue import _arena, snapshot
 from mta.queue.snapshot import Housekeeping
 from tests.kit.queue import FIRST, LATER, NO, NOW, UNTRIED, World
 
@@ -189,6 +191,21 @@ def test_a_snapshot_bears_that_deliveries_end_meanwhile() -> None:
             world.result(given)
         del world.couriers.given[-4:]
     assert len(seen) == len(set(seen))
+
+
+def test_a_snapshot_has_all_parts_of_what_comes_while_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part may get a slot that was empty when the snapshot went by: it is not finished for that."""
+    monkeypatch.setattr(snapshot, "_SLICE", 1)
+    world = World()
+    for number in (1, 2, 3):
+        world.arrive(number, b"a@x.example")
+    taken = Housekeeping(world.manager).snapshot()
+    next(taken)
+    world.result(world.couriers.given[0])
+    world.arrive(9, b"a@x.example", b"b@y.example")
+    assert world.manager.arena.locate({FIRST + 9}).keys() == {(FIRST + 9, 0), (FIRST + 9, 1)}
+    (queued,) = [queued for queued in taken if queued.id == FIRST + 9]
+    assert [change.kind for change in queued.changes if change.kind == "finished"] == []
 
 
 def test_a_message_moves_with_its_state_unless_it_is_in_hand(clock: list[float]) -> None:

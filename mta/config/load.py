@@ -118,7 +118,8 @@ class _Loader:
         if not isinstance(table, dict):
             self.say(key, f"must be a table: {_table_text(key)}")
             return None
-        fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        declared = dataclasses.fields(kind)  # type: ignore[arg-type]
+        fields = {f.name: f for f in declared if "place" not in f.metadata}
         hints = typing.get_type_hints(kind)
         before = len(self.problems)
         for name in table:
@@ -136,6 +137,7 @@ class _Loader:
                 self.say((*key, name), f"is missing; {_missing_hint(key, name)}")
             elif isinstance(field.default, Path):
                 given[name] = self._base / field.default  # so that no path depends on where a command is started
+        given |= {f.name: f"{self._path}:{self._lines.of(key)}" for f in declared if "place" in f.metadata}
         if kind is Settings:
             self._check(given)
             if len(self.problems) == before:

@@ -55,7 +55,7 @@ def _section(name: str, hint: Any) -> str:
         "|---|---|---|---|",
     ]
     hints = typing.get_type_hints(kind)
-    lines += [_row(field, hints[field.name]) for field in dataclasses.fields(kind)]
+    lines += [_row(field, hints[field.name]) for field in dataclasses.fields(kind) if "help" in field.metadata]
     below = [_section(f"{name}.{inner}", hint) for inner, hint in hints.items() if _is_tables(hint)]
     return "\n".join(lines) + "\n" + "".join(below)
 

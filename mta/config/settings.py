@@ -69,6 +69,11 @@ def key(help: str, default: Any = ..., **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
 
+def place() -> Any:
+    """Where a table begins, "FILE:LINE": no setting, the loader fills it in, so that it can be named as a cause."""
+    return field(default="", compare=False, repr=False, metadata={"place": True})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """[server]: the machine and its processes."""
@@ -248,6 +253,7 @@ class Domain:
 
     name: str = key("The domain; exactly this one, no wildcard.")
     deliver: NextHop = key("Where its mail goes: maildir:TEMPLATE, lmtp:HOST:PORT, smtp:HOST:PORT, discard:, ...")
+    where: str = place()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +262,7 @@ class Route:
 
     domain: str = key('A domain, "*.example.net" for all below it, or "*" for every domain.')
     next_hop: NextHop = key("smtp:HOST[:PORT], lmtp:HOST:PORT, mx, hold:, discard:")
+    where: str = place()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

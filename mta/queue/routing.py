@@ -32,8 +32,8 @@ class Router:
     def __init__(
         self, domains: Sequence[Domain], routes: Sequence[Route], *, hostname: str, connections: int, port: int
     ) -> None:
-        self._own = {d.name.lower(): d.deliver for d in domains}
-        self._routes = [(r.domain.lower(), r.next_hop) for r in routes]
+        self._own = {d.name.lower(): d for d in domains}
+        self._routes = [(r.domain.lower(), r) for r in routes]
         self._hostname = hostname.lower()
         self._connections = connections
         self._port = port
@@ -41,14 +41,28 @@ class Router:
     def decide(self, domain: bytes) -> Site | Lookup:
         """The site for a domain; LookupFailure for one that can have none."""
         name = domain.decode("ascii", "backslashreplace").lower()
-        hop = self._own.get(name)
-        if hop is None:
-            hop = next((h for pattern, h in self._routes if _matches(pattern, name)), None)
+        own = self._own.get(name)
+        route = self._route(name) if own is None else None
+        hop = own.deliver if own is not None else route.next_hop if route is not None else None
         if hop is not None and hop.kind != "mx":
             return self._fixed(name, hop)
         if name.startswith("["):
             return self._literal(name)
         return Lookup(name)
+
+    def rule(self, domain: bytes) -> str:
+        """What decides where mail for a domain goes, with file and line where it is written."""
+        name = domain.decode("ascii", "backslashreplace").lower()
+        if own := self._own.get(name):
+            return f"{own.where}: [[domain]] {own.name}, deliver = {own.deliver.text}"
+        if route := self._route(name):
+            return f"{route.where}: [[route]] {route.domain}, next_hop = {route.next_hop.text}"
+        if name.startswith("["):
+            return "no [[route]] matches: it is an address itself"
+        return "no [[route]] matches: its MX records decide"
+
+    def _route(self, name: str) -> Route | None:
+        return next((route for pattern, route in self._routes if _matches(pattern, name)), None)
 
     def by_mx(self, domain: str, hops: Sequence[Hop]) -> Site:
         """The site of a set of MX hosts. Hosts no better than ourselves are left out (RFC 5321 §5.1)."""

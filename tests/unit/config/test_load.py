@@ -343,3 +343,22 @@ def test_limits_of_a_listener_that_are_wrong(tmp_path: Path) -> None:
         'mta.toml:7: listener.limits.connection_rate: 60 is no rate; write "5/s", "60/m", "1000/h", "9000/d" (at most'
         ' a million) or "none"',
     ]
+
+
+def test_rules_know_where_they_are_written(tmp_path: Path) -> None:
+    more = """
+[[domain]]
+name = "own.example"
+deliver = "discard:"
+
+# a remark
+[[route]]
+domain = "*.partner.example"
+next_hop = "hold:"
+"""
+    settings = loaded(tmp_path, GOOD + more)
+    assert settings.domain[0].where == f"{tmp_path}/mta.toml:6"
+    assert settings.route[0].where == f"{tmp_path}/mta.toml:11"
+    assert problems(tmp_path, GOOD + more + 'where = "x"\n') == [
+        "mta.toml:14: route.where: unknown key; known are domain, next_hop"
+    ]

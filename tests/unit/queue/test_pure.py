@@ -141,3 +141,18 @@ def test_reasons_are_shared_bounded_and_swept() -> None:
     assert reasons.text(numbers[0]) == "reason 0"
     assert reasons.text(numbers[1]) == ""
     assert reasons.number("reason 1") not in numbers
+
+
+def test_what_decides_is_named() -> None:
+    hop = NextHop(kind="hold", text="hold:")
+    router = Router(
+        [Domain(name="own.example", deliver=NextHop(kind="discard", text="discard:"), where="a.toml:3")],
+        [Route(domain="*.partner.example", next_hop=hop, where="a.toml:7")],
+        hostname="me",
+        connections=1,
+        port=25,
+    )
+    assert router.rule(b"OWN.example") == "a.toml:3: [[domain]] own.example, deliver = discard:"
+    assert router.rule(b"x.partner.example") == "a.toml:7: [[route]] *.partner.example, next_hop = hold:"
+    assert router.rule(b"[192.0.2.1]") == "no [[route]] matches: it is an address itself"
+    assert router.rule(b"example.net") == "no [[route]] matches: its MX records decide"

@@ -19,7 +19,6 @@ Failure: when the store cannot note that attempts begin, none begin; it is tried
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +61,7 @@ class Attempts:
     def __init__(self, manager: QueueManager, couriers: Couriers, table: SeatTable) -> None:
         self._manager = manager
         self._arena = manager.arena
+        self._clock = manager.clock
         self._couriers = couriers
         workers = list(couriers.by_worker)
         names = [*workers, *range(-1, len(workers) - len(table.rows) - 1, -1)]
@@ -82,7 +82,7 @@ class Attempts:
     @property
     def trouble(self) -> str:
         """Why no attempt begins at present, in the store's words; "" when they do."""
-        return self._trouble if self._not_before > time.time() else ""
+        return self._trouble if self._not_before > self._clock() else ""
 
     # ---- out
 
@@ -91,7 +91,7 @@ class Attempts:
         dirty = self._manager.places.dirty
         if not dirty or not self._open or self._beginning or not self._couriers.alive:
             return
-        if self._not_before > time.time():
+        if self._not_before > self._clock():
             return
         batches: list[_Batch] = []
         begun = 0
@@ -132,7 +132,7 @@ class Attempts:
     def _has_begun(self, batches: list[_Batch], error: StoreError | None) -> None:
         self._beginning = False
         if error is not None:
-            self._not_before = time.time() + _AFTER_FAILURE
+            self._not_before = self._clock() + _AFTER_FAILURE
             self._trouble = str(error)
         if error is None and self._open:
             self._give(batches)
@@ -153,10 +153,10 @@ class Attempts:
         if self._couriers.by_worker[batch.worker].life != batch.life:
             return
         for (slot, message_id, _, part, _), seat in zip(reversed(batch.taken), reversed(batch.seats), strict=True):
-            self._manager.take_back(batch.worker, slot)
+            self.take_back(batch.worker, slot)
             if slot in self._manager.extras.doomed:
                 self.settling[message_id, part] = batch.worker, seat
-                self._manager.end_doomed(slot)
+                self._manager.settling.end_doomed(slot)
             elif recorded:
                 self.settling[message_id, part] = batch.worker, seat
                 self._again(slot)
@@ -164,6 +164,12 @@ class Attempts:
                 self.free(batch.worker, (seat,))
                 self._arena.detach(slot)
                 self._manager.places.enqueue(slot, batch.queue, front=True)
+
+    def take_back(self, worker: int, slot: int) -> None:
+        """An active slot is not with its courier any more."""
+        queue = self._manager.sites.by_number[self._arena.site(slot)]
+        queue.in_flight[worker] -= 1
+        self._manager.places.dirty.add(queue)
 
     # ---- seats
 
@@ -199,7 +205,7 @@ class Attempts:
             if delivery not in self.settling:
                 void += self._account(slots.get(delivery), seats)
         while (slot := self._arena.pop(self._limbo)) >= 0:
-            self._manager.record(self.doubt(slot))
+            self._manager.settling.record(self.doubt(slot))
         self._manager.extras.begun.clear()
         for courier in self._couriers.by_worker.values():
             if courier.worker in self._couriers.alive:
@@ -277,11 +283,11 @@ class Attempts:
             seat, state = told.get(delivery, (0, DOTTED))
             self.settling[delivery] = courier.worker, seat
             if slot in manager.extras.doomed:
-                manager.end_doomed(slot)
+                manager.settling.end_doomed(slot)
             elif state == GIVEN:
                 self._again(slot)
             else:
-                manager.record(self._ended(slot, state, log=True))
+                manager.settling.record(self._ended(slot, state, log=True))
 
     def _ended(self, slot: int, state: int, *, log: bool) -> Change:
         """An attempt without a result is over; the change that says what it was."""
@@ -299,7 +305,7 @@ class Attempts:
 
     def _again(self, slot: int) -> None:
         self._arena.detach(slot)
-        self._manager.again(slot)
+        self._manager.settling.again(slot)
 
     def doubt(self, slot: int) -> Change:
         """Mark an idle delivery as ambiguous; the change that says so."""
@@ -309,10 +315,10 @@ class Attempts:
         arena.set_attempts(slot, min(arena.attempts(slot) + 1, 65535))
         if slot in manager.extras.to_hold:
             manager.extras.to_hold.discard(slot)
-            return manager.hold_idle(slot)
+            return manager.by_hand.hold_idle(slot)
         arena.set_why(slot, manager.reasons.number(UNKNOWN))
         manager.extras.ambiguous.add(slot)
-        due = time.time() + manager.retry.ambiguous_wait
+        due = self._clock() + manager.retry.ambiguous_wait
         arena.schedule(slot, manager.tick(due))
         return manager.change(slot, "waiting", due)
 

@@ -8,7 +8,6 @@ Invariants
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -39,7 +38,7 @@ class Choice:
     def __init__(self, chosen: Filter, manager: QueueManager) -> None:
         self._filter = _cheap_first(chosen)
         self._manager = manager
-        self._now = time.time()
+        self._now = manager.clock()
         self._matched: dict[tuple[Pattern, int], bool] = {}
         self.everything = chosen == Everything()
         self.by_recipient = _mentions(chosen, ("recipient",))

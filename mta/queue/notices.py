@@ -14,7 +14,6 @@ Failure: where the disk takes no notice, failed recipients wait, and the rest is
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -146,7 +145,7 @@ class Notifier:
             else:
                 self._told(manager, token)
         if arrivals:
-            manager.arrived(Arrivals(self._log, tuple(arrivals)))
+            manager.admission.arrived(Arrivals(self._log, tuple(arrivals)))
             manager.dispatch()
 
     # ---- inside
@@ -176,12 +175,11 @@ class Notifier:
         """A notice, noted in the log; None where there is nothing to tell, or no room for it, which is noted too."""
         if not fates:
             return None
-        draft = self._draft(stored, fates) if manager.store.refusing is None else None
+        draft = self._draft(stored, fates, manager.clock()) if manager.store.refusing is None else None
         self._note(manager, slot, fates, _NO_ROOM if draft is None else id_text(draft.id))
         return draft
 
-    def _draft(self, stored: Stored, fates: Sequence[Fate]) -> Draft:
-        now = time.time()
+    def _draft(self, stored: Stored, fates: Sequence[Fate], now: float) -> Draft:
         notice_id = self._ids.next(int(now * 1000))
         sender, options = stored.envelope.sender, stored.envelope.options or _PLAIN
         original = self._original(stored, failed=any(fate.action == "failed" for fate in fates))
@@ -219,9 +217,9 @@ class Notifier:
         if verdict.delivered:
             manager.note_done(slot, verdict.delivered)
         manager.arena.set_why(slot, manager.reasons.number(f"its notice cannot be stored: {why}"))
-        due = time.time() + _LATER
+        due = manager.clock() + _LATER
         manager.arena.schedule(slot, manager.tick(due))
-        manager.record(manager.change(slot, "waiting", due))
+        manager.settling.record(manager.change(slot, "waiting", due))
 
     def _go_on(
         self, manager: QueueManager, slot: int, verdict: Verdict, failed: Set[int], *, warned: bool = False
@@ -233,10 +231,10 @@ class Notifier:
                 manager.note_done(slot, failed)
             if warned:
                 manager.arena.mark(slot, TOLD_DELAY)
-            change = manager.defer(slot, verdict, time.time())
+            change = manager.settling.defer(slot, verdict, manager.clock())
         else:
             change = manager.finish(slot)
-        manager.record(change)
+        manager.settling.record(change)
 
     def _put(self, notice: _Notice) -> None:
         manager = self._manager
@@ -261,10 +259,10 @@ class Notifier:
         """The message cannot be read: what is left of it stays in the queue, held, for a person to look at."""
         manager.log(slot, "unreadable", f"reason={quoted(str(error))}")
         if not verdict.failures and not verdict.deferred:
-            manager.record(manager.finish(slot))  # all have it
+            manager.settling.record(manager.finish(slot))  # all have it
             return
         manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
-        manager.record(manager.hold_idle(slot, keep_reason=True))
+        manager.settling.record(manager.by_hand.hold_idle(slot, keep_reason=True))
 
 
 _NULL = "none (null reverse-path)"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
 from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
@@ -90,33 +89,34 @@ class Operator:
 
     async def retry(self, words: Sequence[str]) -> int:
         """Try now what waits for a time; held mail stays held, and mail under embargo unless it is named by its id."""
-        return await self._act(words, (_arena.DEFERRED,), "retried", self._manager.retry_now, spare=_arena.EMBARGOED)
+        retry = self._manager.by_hand.retry_now
+        return await self._act(words, (_arena.DEFERRED,), "retried", retry, spare=_arena.EMBARGOED)
 
     async def release(self, words: Sequence[str]) -> int:
         """Let held mail go its way; its sender's own hold time counts again, unless it is named by its id."""
         by_id = self._chosen(words).ids is not None
-        release = self._manager.retry_now if by_id else self._manager.release
+        release = self._manager.by_hand.retry_now if by_id else self._manager.by_hand.release
         return await self._act(words, (_arena.HELD,), "released", release)
 
     async def expire(self, words: Sequence[str]) -> int:
         """Give up what is not active: it goes back to its sender, now."""
         states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
-        return await self._act(words, states, "expired", self._manager.give_up)
+        return await self._act(words, states, "expired", self._manager.by_hand.give_up)
 
     async def hold(self, words: Sequence[str]) -> int:
         states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.ACTIVE)
-        return await self._act(words, states, "held", self._manager.hold)
+        return await self._act(words, states, "held", self._manager.by_hand.hold)
 
     async def delete(self, words: Sequence[str]) -> int:
         """A filter that names recipients takes only these out of a message; one that is active is left alone then."""
         chosen = self._chosen(words)
         if not chosen.by_recipient:
-            return await self._act(words, tuple(STATE_NAMES), "deleted", self._manager.delete)
+            return await self._act(words, tuple(STATE_NAMES), "deleted", self._manager.by_hand.delete)
         states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
         return await self._act(words, states, "deleted", lambda slot: self._drop(slot, chosen))
 
     def _drop(self, slot: int, chosen: Choice) -> Change | None:
-        return self._manager.drop(slot, chosen.recipients(slot))
+        return self._manager.by_hand.drop(slot, chosen.recipients(slot))
 
     async def _act(
         self,
@@ -199,7 +199,7 @@ class Operator:
             "sender": "?",
             "recipients": [],
             "size": 0,
-            "age": round(time.time() - manager.arrival(slot), 3),
+            "age": round(manager.clock() - manager.arrival(slot), 3),
             "attempts": arena.attempts(slot),
             "next": self._next(slot),
             "site": self._site(slot),
@@ -239,7 +239,7 @@ class Operator:
     def _explained(self, slot: int) -> Row:
         manager, arena = self._manager, self._manager.arena
         queue = manager.sites.by_number[arena.site(slot)]
-        now = time.time()
+        now = manager.clock()
         facts = Facts(
             id=id_text(arena.id(slot)),
             state=self._state(slot),

@@ -8,7 +8,6 @@ Invariant: before the queue is open nothing is looked up and nothing fails: what
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from mta.model import LookupFailure, Resolver
@@ -34,6 +33,7 @@ class Places:
         reasons: Reasons,
         router: Router,
         resolver: Resolver,
+        clock: Callable[[], float],
         failed: Callable[[int, LookupFailure], None],
         routed: Callable[[], None],
     ) -> None:
@@ -42,6 +42,7 @@ class Places:
         self._reasons = reasons
         self._router = router
         self._resolver = resolver
+        self._clock = clock
         self._failed = failed
         self._routed = routed
         self.held = arena.new_list()
@@ -80,7 +81,7 @@ class Places:
         if afresh:
             self._routes.pop(number, None)
         known = self._routes.get(number)
-        if known is not None and known[1] > time.time():
+        if known is not None and known[1] > self._clock():
             self.enqueue(slot, known[0])
             return
         if not self._open:
@@ -126,7 +127,7 @@ class Places:
         failure: LookupFailure | None = None
         try:
             queue = self._sites.get(self._router.by_mx(domain, await self._resolver.mx(domain)))
-            self._keep_route(number, queue, time.time() + _ROUTE_SECONDS)
+            self._keep_route(number, queue, self._clock() + _ROUTE_SECONDS)
         except LookupFailure as error:
             failure = error
         finally:

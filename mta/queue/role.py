@@ -133,7 +133,7 @@ class Desk:
             self._loop,
             manager.arena,
             self._start.life,
-            results=manager.came,
+            results=manager.settling.came,
             drained=manager.dispatch,
             began=lambda courier, new, busy: manager.attempts.courier_said(courier, new, busy),
         )
@@ -141,7 +141,7 @@ class Desk:
     async def recover(self) -> None:
         """Rebuild the queue from the spool, then open it."""
         for number, queued in enumerate(self._store.recover()):
-            self.manager.admit(queued)
+            self.manager.admission.admit(queued)
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
         await self.manager.couriers.greet(_PATIENCE)
@@ -193,11 +193,11 @@ class Desk:
     def _turn(self) -> None:
         """Several times a second: what is due becomes ready."""
         self._loop.call_later(1.0 / TICKS, self._turn)
-        self.manager.advance(time.time())
+        self.manager.advance(self.manager.clock())
 
     def _heard(self, record: LinkRecord) -> None:
         if isinstance(record, Arrivals | Position):
-            self.manager.arrived(record)
+            self.manager.admission.arrived(record)
 
     def _report(self) -> None:
         if risk := self._start.settings.spool.risk:

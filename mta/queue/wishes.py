@@ -17,7 +17,6 @@ Invariants
 from __future__ import annotations
 
 import heapq
-import time
 from typing import TYPE_CHECKING
 
 from mta.mail.trace import date_text
@@ -71,10 +70,10 @@ class Wishes:
         """Let a delivery wait for the time that its sender set, if that is ahead and nobody let it go meanwhile."""
         hold = options.hold_until
         # Who let it go had recorded no time.
-        if hold <= time.time() * 1000 or (change is not None and (change.attempts or not change.due)):
+        if hold <= self._manager.clock() * 1000 or (change is not None and (change.attempts or not change.due)):
             return False
         manager = self._manager
-        until = min(hold / 1000, time.time() + _FARTHEST)
+        until = min(hold / 1000, self._manager.clock() + _FARTHEST)
         self._arena.embargo(slot, manager.tick(until), manager.reasons.number(embargo_text(hold)))
         return True
 
@@ -134,7 +133,7 @@ class Wishes:
         if options.by_return:
             cause = f"not delivered by {date_text(options.deliver_by // 1000)}, the time that its sender had set"
             self._manager.log(slot, "expired", f"reason={quoted(cause)}")
-            self._manager.give_up(slot, cause)
+            self._manager.by_hand.give_up(slot, cause)
         elif not self._arena.marks(slot) & _arena.TOLD_LATE:
             self._manager.teller.late(self._manager, slot, options.deliver_by // 1000)
 
@@ -142,7 +141,7 @@ class Wishes:
         """The notice is on disk: make durable that the sender has it. What is in hand says so with its next change."""
         manager, state = self._manager, self._arena.state(slot)
         if state == _arena.HELD:
-            manager.record(manager.change(slot, "held"))
+            manager.settling.record(manager.change(slot, "held"))
         elif state not in _IN_HAND:
             due = manager.seconds(self._arena.due(slot)) if state == _arena.DEFERRED else 0.0
-            manager.record(manager.change(slot, "waiting", due))
+            manager.settling.record(manager.change(slot, "waiting", due))

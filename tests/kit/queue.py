@@ -39,6 +39,7 @@ from mta.queue.sites import SiteQueue
 LATER, NO = Reply(451, "4.3.0", "later"), Reply(550, "5.1.1", "no such user")
 UNTRIED = (Outcome(Status.UNTRIED, Reply(0, "", "")),)
 NOW = 1_795_000_000.0
+TIME = [NOW]  # what the queue managers of this process take for the time
 FIRST = IdSource(1).next(int(NOW * 1000))  # ids carry their time: these messages came just now
 
 
@@ -135,6 +136,8 @@ class World:
             couriers=lambda manager: FakeCouriers(manager.arena),  # type: ignore[arg-type,return-value]
             seats=self.seats,
             teller=teller or self,
+            clock=lambda: TIME[0],
+            random=lambda: 0.5,
         )
         self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
         if opened:
@@ -145,9 +148,9 @@ class World:
     def settled(self, manager: QueueManager, slot: int, verdict: Verdict) -> None:
         self.failed.append((manager.arena.part(slot), verdict))
         if verdict.failures or not verdict.deferred:
-            manager.record(manager.finish(slot))
+            manager.settling.record(manager.finish(slot))
         else:
-            manager.record(manager.defer(slot, verdict, NOW))
+            manager.settling.record(manager.settling.defer(slot, verdict, NOW))
 
     def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
         self.told_late.append((manager.arena.part(slot), deliver_by))
@@ -167,7 +170,7 @@ class World:
         envelope = Envelope(sender=sender, recipients=recipients, options=options)
         self.store.envelopes[number * 8] = envelope
         domains = tuple(part_domains(recipients))
-        self.manager.admit(
+        self.manager.admission.admit(
             Queued(
                 id=FIRST + number,
                 ref=number * 8,
@@ -182,7 +185,7 @@ class World:
     def result(self, given: tuple[int, Job], *outcomes: Outcome, worker: int | None = None) -> None:
         job = given[1]
         results = Results((Result(job.slot, job.id, job.part, outcomes, job.seat),))
-        self.manager.came(given[0] if worker is None else worker, results)
+        self.manager.settling.came(given[0] if worker is None else worker, results)
         self.manager.dispatch()
 
     def states(self, *states: int) -> list[int]:

@@ -1,13 +1,15 @@
 """What the tests of the queue share."""
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.kit.queue import NOW
+from tests.kit.queue import NOW, TIME
 
 
 @pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock() -> Iterator[list[float]]:
     """The time of the queue manager; change the item to move it."""
-    now = [NOW]
-    monkeypatch.setattr("mta.queue.manager.time.time", lambda: now[0])
-    return now
+    TIME[0] = NOW
+    yield TIME
+    TIME[0] = NOW

@@ -201,9 +201,9 @@ def test_without_a_seat_nobody_knows() -> None:
 
 def test_what_was_to_be_held_or_deleted_is() -> None:
     world, given = seated(3)
-    world.manager.hold(given[0][1].slot)
-    world.manager.hold(given[1][1].slot)
-    world.manager.delete(given[2][1].slot)
+    world.manager.by_hand.hold(given[0][1].slot)
+    world.manager.by_hand.hold(given[1][1].slot)
+    world.manager.by_hand.delete(given[2][1].slot)
     note(world, given[1], DOTTED)
     note(world, given[2], DOTTED)
     reborn(world)
@@ -354,7 +354,7 @@ def test_an_operator_who_holds_it_before_the_seats_are_read_is_obeyed() -> None:
     note(world, given, DOTTED)
     after = successor(world, begun(given))
     (slot,) = after.manager.arena.find(given[1].id)
-    assert after.manager.hold(slot) is not None
+    assert after.manager.by_hand.hold(slot) is not None
     after.manager.open()
     assert after.states(_arena.HELD, _arena.DEFERRED) == [1, 0]
     assert in_use(after) == []

@@ -99,7 +99,7 @@ def world() -> World:
     world.arrive(2, b"bob@two.example")
     slot = world.couriers.given[-1][1].slot
     world.result(world.couriers.given[-1], Outcome(Status.DEFERRED, LATER))
-    world.manager.record(world.manager.hold(slot))  # type: ignore[arg-type]
+    world.manager.settling.record(world.manager.by_hand.hold(slot))  # type: ignore[arg-type]
     world.arrive(3, b"Cy@Three.example")
     world.arrive(4, b"dan@two.example", b"eve@two.example")
     world.result(world.couriers.given[-1], Outcome(Status.DEFERRED, LATER))

@@ -161,8 +161,8 @@ def test_hold_and_delete_while_a_courier_has_it() -> None:
     world.arrive(1, b"a@x.example")
     world.arrive(2, b"a@x.example")
     slots = [job.slot for _, job in world.couriers.given]
-    assert world.manager.hold(slots[0]) is None
-    assert world.manager.delete(slots[1]).kind == "finished"
+    assert world.manager.by_hand.hold(slots[0]) is None
+    assert world.manager.by_hand.delete(slots[1]).kind == "finished"
     world.result(world.couriers.given[0], Outcome(Status.DEFERRED, LATER, "hop"))
     world.result(world.couriers.given[1])
     assert world.states(_arena.HELD) == [1]

@@ -329,7 +329,7 @@ def test_what_was_deleted_before_its_notice_was_durable_stays_deleted() -> None:
     office = Office()
     office.arrive(1, b"a@x.example")
     office.result(office.couriers.given[0], FAILED)
-    office.manager.delete(office.couriers.given[0][1].slot)
+    office.manager.by_hand.delete(office.couriers.given[0][1].slot)
     office.durable()
     assert office.manager.messages == 0
 

@@ -95,7 +95,7 @@ def test_an_embargo_survives_a_restart_however_it_is_written_down(clock: list[fl
     again = World(opened=False)
     again.store.envelopes = world.store.envelopes | {80: world.store.envelopes[8]}
     for queued in recovered:
-        again.manager.admit(queued)
+        again.manager.admission.admit(queued)
     again.manager.open()
     assert again.couriers.given == []
     marks = [again.manager.arena.marks(slot) for slot in range(3)]

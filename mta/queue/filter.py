@@ -25,8 +25,8 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Final, TypeVar
 
@@ -58,18 +58,32 @@ _COMPARE: dict[str, Compare] = {
 }
 _EQUALITY = ("=", "!=")
 _MATCH = ("~", "!~")
-_TEXTS = ("sender", "recipient", "domain", "site")
-_NUMBERS: dict[str, Callable[[str], float]] = {
+NUMBERS: dict[str, Callable[[str], float]] = {
     "attempts": lambda text: _whole(text),
     "age": lambda text: seconds(_number(text)),
     "next": lambda text: seconds(_number(text)),
     "size": lambda text: octets(_number(text)),
 }
-KEYS = ("id", "state", *_TEXTS, "reply", *_NUMBERS)
 _TOKEN = re.compile(r'\s*([()]|(?:[^\s()"]|"(?:[^"\\]|\\.)*")+)')
 _TERM = re.compile(r"([a-z]+)(!=|!~|>=|<=|=|~|>|<)(.*)", re.DOTALL)
 _JOINTS = ("and", "or", "not", "(", ")")
 _DEEPEST = 50  # levels of brackets and nots
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words that may be asked of one kind of thing: its states, what has a text, what has a number."""
+
+    states: Sequence[str]
+    texts: Sequence[str]
+    numbers: Mapping[str, Callable[[str], float]]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return ("id", *(("state",) if self.states else ()), *self.texts, "reply", *self.numbers)
+
+
+QUEUE: Final = Vocabulary((*STATES, AMBIGUOUS), ("sender", "recipient", "domain", "site"), NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +101,11 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The text matches."""
+    """The text matches. `exact`: it is this one, but for case; None where it may be one of several."""
 
     key: str
     pattern: Pattern
+    exact: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +139,12 @@ class Either:
 Filter = Everything | Is | Matches | Compares | Not | Both | Either
 
 
-def parse_filter(words: Sequence[str]) -> Filter:
+def parse_filter(words: Sequence[str], vocabulary: Vocabulary = QUEUE) -> Filter:
     """Read what was typed, in one word or several; ValueError says what is wrong and what would be right."""
     tokens = [token for word in words for token in _tokens(word)]
     if not tokens:
         raise ValueError("no filter given: say `all`, or words such as state=… domain=… age>1h")
-    reader = _Reader(tokens)
+    reader = _Reader(tokens, vocabulary)
     found = reader.alternatives(0)
     if reader.here is not None:
         raise ValueError(f"{reader.here!r} has no opening bracket before it")
@@ -139,8 +154,9 @@ def parse_filter(words: Sequence[str]) -> Filter:
 class _Reader:
     """Recursive descent over the tokens."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], vocabulary: Vocabulary) -> None:
         self._tokens = tokens
+        self._vocabulary = vocabulary
         self._at = 0
 
     @property
@@ -179,7 +195,7 @@ class _Reader:
                 raise ValueError("a closing bracket is missing")
             self._at += 1
             return inner
-        return _term(token)
+        return _term(token, self._vocabulary)
 
 
 def _tokens(word: str) -> list[str]:
@@ -194,24 +210,25 @@ def _tokens(word: str) -> list[str]:
     return found
 
 
-def _term(token: str) -> Filter:
+def _term(token: str, vocabulary: Vocabulary) -> Filter:
     if token == "all":
         return Everything()
     match = _TERM.fullmatch(token)
-    if match is None or match[1] not in KEYS:
-        raise ValueError(_unknown(token, match[1] if match is not None else token))
+    if match is None or match[1] not in vocabulary.keys:
+        raise ValueError(_unknown(token, match[1] if match is not None else token, vocabulary))
     key, sign, text = match[1], match[2], _unquoted(match[3])
     try:
-        if key in _NUMBERS:
-            return Compares(key, _allowed(key, sign, _COMPARE), _NUMBERS[key](text))
+        if key in vocabulary.numbers:
+            return Compares(key, _allowed(key, sign, _COMPARE), vocabulary.numbers[key](text))
         if key == "reply":
             found: Filter = Matches(key, _expression(text))
             return found if _allowed(key, sign, dict.fromkeys(_MATCH, sign)) == "~" else Not(found)
         _allowed(key, sign, dict.fromkeys(_EQUALITY, sign))
-        if key in _TEXTS:
-            found = Matches(key, re.compile(r"\A" + translate(text), re.IGNORECASE))
+        if key in vocabulary.texts:
+            exact = None if re.search(r"[*?\[]", text) else text
+            found = Matches(key, re.compile(r"\A" + translate(text), re.IGNORECASE), exact)
         else:
-            found = Is(key, parse_id(text) if key == "id" else _state(text))
+            found = Is(key, parse_id(text) if key == "id" else _state(text, vocabulary.states))
     except ValueError as error:
         raise ValueError(f"{token}: {error}") from None
     return found if sign == "=" else Not(found)
@@ -246,13 +263,13 @@ def _number(text: str) -> str | int:
     return int(text) if re.fullmatch("[0-9]{1,15}", text) else text
 
 
-def _state(text: str) -> str:
-    if text not in (*STATES, AMBIGUOUS):
-        raise ValueError(f"states are {', '.join((*STATES, AMBIGUOUS))}")
+def _state(text: str, states: Sequence[str]) -> str:
+    if text not in states:
+        raise ValueError(f"states are {', '.join(states)}")
     return text
 
 
-def _unknown(token: str, name: str) -> str:
-    near = difflib.get_close_matches(name, (*KEYS, "all", *_JOINTS), 1)
+def _unknown(token: str, name: str, vocabulary: Vocabulary) -> str:
+    near = difflib.get_close_matches(name, (*vocabulary.keys, "all", *_JOINTS), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{token!r} is no filter word: use all, or one of {', '.join(KEYS)} with a value{hint}"
+    return f"{token!r} is no filter word: use all, or one of {', '.join(vocabulary.keys)} with a value{hint}"

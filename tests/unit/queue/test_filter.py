@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 
 from mta.model import Outcome, Reply, Status, id_text
 from mta.queue.choice import EVERY_STATE, Choice
-from mta.queue.filter import Both, Compares, Either, Everything, Filter, Is, Not, parse_filter
+from mta.queue.filter import (
+    NUMBERS,
+    Both,
+    Compares,
+    Either,
+    Everything,
+    Filter,
+    Is,
+    Matches,
+    Not,
+    Vocabulary,
+    parse_filter,
+)
 from tests.kit.queue import FIRST, LATER, NOW, World
 
 GREY = Outcome(Status.DEFERRED, Reply(450, "4.2.0", "greylisted, come back later"))
@@ -190,3 +202,22 @@ def test_what_cannot_be_read_is_not_chosen_by_it(world: World) -> None:
     assert chosen(world, "recipient=*") == []
     assert chosen(world, "size<1M") == []
     assert chosen(world, "state=held or size<1M") == [2]
+
+
+def test_other_things_have_words_of_their_own() -> None:
+    words = Vocabulary(("done",), ("client",), {"size": NUMBERS["size"]})
+    found = parse_filter(["client=192.0.2.1"], words)
+    assert isinstance(found, Matches)
+    assert found.exact == "192.0.2.1"
+    assert parse_filter(["state=done"], words) == Is("state", "done")
+    with pytest.raises(ValueError, match="states are done"):
+        parse_filter(["state=held"], words)
+    with pytest.raises(ValueError, match="use all, or one of id, state, client, reply, size with a value"):
+        parse_filter(["sender=a@b"], words)
+
+
+def test_a_text_without_wildcards_is_known_to_be_exact() -> None:
+    exact = [
+        part.exact for part in map(parse_filter, (["site=a.b"], ["site=a*"], ["site="])) if isinstance(part, Matches)
+    ]
+    assert exact == ["a.b", None, ""]

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mta._fastparse import EXTENSIONS
-from mta.config import auth, listeners, values
+from mta.config import auth, listeners, shapes, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
     Address,
     Auth,
+    CoolDown,
     Domain,
     Limits,
     Listener,
@@ -64,7 +65,15 @@ class ConfigError(Exception):
 
 
 def load(path: Path) -> Settings:
-    """The settings of a file. Raises ConfigError."""
+    """The settings of a file, the rules that come with the program behind its own. Raises ConfigError."""
+    settings = _load(Settings, path)
+    if settings.delivery.provider_rules:
+        rules = _load(shapes.Rules, shapes.PROVIDERS)
+        settings = dataclasses.replace(settings, shape=(*settings.shape, *rules.shape))
+    return settings
+
+
+def _load(kind: type[T], path: Path) -> T:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -76,7 +85,7 @@ def load(path: Path) -> Settings:
     except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: numbers and nesting beyond all measure
         raise ConfigError([_syntax(path, text, error)]) from error
     loader = _Loader(path, Lines(text))
-    settings = loader.section(Settings, table, ())
+    settings = loader.section(kind, table, ())
     if settings is None or loader.problems:
         raise ConfigError(sorted(loader.problems, key=lambda p: p.line))
     return settings
@@ -150,6 +159,8 @@ class _Loader:
             hint = next(a for a in arguments if a is not type(None))
         if dataclasses.is_dataclass(hint) and hint not in (Address, NextHop, Rate):
             return self.section(hint, value, key)  # type: ignore[arg-type]
+        if origin is tuple and arguments[0] is CoolDown:
+            return self._cool_downs(value, key)
         if origin is tuple:
             return self._tuple(arguments[0], metadata, value, key)
         try:
@@ -166,6 +177,18 @@ class _Loader:
             return None
         items = value if isinstance(value, list) else [value]
         return tuple(self._value(hint, metadata, item, (*key, n)) for n, item in enumerate(items))
+
+    def _cool_downs(self, value: object, key: KeyPath) -> tuple[CoolDown, ...] | None:
+        if not isinstance(value, dict):
+            self.say(key, 'is a table of replies: { "421 4.7.28" = "pause 30m" }')
+            return None
+        found: list[CoolDown] = []
+        for pattern, action in value.items():
+            try:
+                found.append(values.cool_down(pattern, action))
+            except ValueError as error:
+                self.say((*key, pattern), str(error))
+        return tuple(found)
 
     def _scalar(self, hint: Any, value: object, key: KeyPath) -> object:
         if typing.get_origin(hint) is Literal:
@@ -210,6 +233,9 @@ class _Loader:
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
+        for n, rule in enumerate(given.get("shape") or ()):
+            for name, text in shapes.problems(rule) if rule is not None else ():
+                self.say(("shape", n, name), text)
         delivery = given.get("delivery")
         if delivery is not None and delivery.tls_authorities is not None:
             self._check_readable(("delivery", "tls_authorities"), delivery.tls_authorities)

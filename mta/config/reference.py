@@ -8,15 +8,15 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from mta.config.settings import Address, Limits, Network, NextHop, Octets, Rate, Seconds, Settings
+from mta.config.settings import Address, CoolDown, Limits, Network, NextHop, Octets, Rate, Seconds, Settings
 
 _HEAD = """\
 # Configuration
 
 One TOML file. Unknown keys, wrong types and wrong values are errors that name the file, the line and the key
 (`mta check -c FILE`). Durations are written "250ms", "30s", "5m", "1h30m", "5d" or as a number of seconds; sizes
-"256K", "64M" or a number of octets; rates "5/s", "60/m", "1000/h", "9000/d" or "none". Relative paths begin at the
-folder of the file.
+"256K", "64M" or a number of octets; rates "5/s", "60/m" or "60/min", "1000/h", "9000/d" or "none". Relative paths
+begin at the folder of the file.
 
 This page is generated from the declarations: `python -m mta.config.reference > docs/configuration.md`.
 """
@@ -27,6 +27,7 @@ _TYPES: dict[object, str] = {
     NextHop: "next hop",
     Network: "network",
     Rate: "rate",
+    CoolDown: "table of replies",
     Limits: "table",
     Path: "path",
     str: "string",
@@ -78,6 +79,8 @@ def _type(hint: Any) -> str:
         return " or ".join(f'"{a}"' for a in arguments)
     if _is_tables(hint):
         return "tables"
+    if arguments and arguments[0] is CoolDown:
+        return _TYPES[CoolDown]
     if origin is tuple:
         return f"{_type(arguments[0])} or list"
     if origin is types.UnionType and type(None) in arguments:

@@ -325,6 +325,20 @@ class Delivery:
     command_timeout: Seconds = key("Wait for a reply (RFC 5321 4.5.3.2).", Seconds(300.0), low=0.1)
     data_timeout: Seconds = key("Wait for the reply to the final dot.", Seconds(600.0), low=0.1)
     port: int = key("The port of hosts found by MX.", 25, low=1, high=65535)
+    learn: bool = key(
+        "Begin with few connections to a site found by MX, and find out by its replies how many it takes, up to"
+        " `connections`; false: as many as that, at once.",
+        True,
+    )
+    provider_rules: bool = key(
+        "Use the [[shape]] rules for large providers that come with the program, behind those of this file.", True
+    )
+    probe_cap: Seconds = key(
+        "A site that is down is tried again with one message as [retry] says, but no more rarely than this; the rest of"
+        " its mail waits.",
+        Seconds(600.0),
+        low=0.01,
+    )
     tls: Literal["off", "may", "require"] = key(
         "may: begin TLS where the other server offers it, whatever its certificate, and go on without where it fails;"
         " require: never deliver without it.",
@@ -338,6 +352,42 @@ class Delivery:
         " system.",
         None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CoolDown:
+    """What follows when a site gives a reply: `pause` seconds without mail for it, or 0: half of what it was given."""
+
+    pattern: str
+    pause: float
+
+    def __str__(self) -> str:
+        return f"{self.pattern} = " + (f"pause {self.pause:g}s" if self.pause else "slow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """[[shape]]: limits toward other servers, where what is learned is not enough. For each key the first rule that
+    matches a site and has the key counts; all patterns that a rule names must fit, "*" and "?" stand for any text."""
+
+    site: tuple[str, ...] = key('Names of sites as `mta site list` shows them: "smtp:relay.example:25".', ())
+    mx: tuple[str, ...] = key('Hosts of which a site has one: "*.example.net".', ())
+    domain: tuple[str, ...] = key("Domains whose mail goes to a site; the rule holds for the whole site then.", ())
+    source: tuple[str, ...] = key("Names of the addresses that mail goes out from.", ())
+    connections: int | None = key("Connections at once, always so many: nothing is learned.", None, low=1)
+    connections_floor: int | None = key("Learning goes no lower.", None, low=1)
+    connections_ceiling: int | None = key("Learning goes no higher; unset: `connections` of [delivery].", None, low=1)
+    connections_start: int | None = key("Where learning begins; unset: 5.", None, low=1)
+    rate: Rate | None = key('Messages: "5/s", "100/min", "1000/h" or "none"; a lower rate may be learned.', None)
+    messages_per_connection: int | None = key("After so many a connection is closed; 0: any number.", None, low=0)
+    recipients_per_message: int | None = key("More are sent in several transactions; 0: any number.", None, low=0)
+    cool_down: tuple[CoolDown, ...] = key(
+        'What replies call for, as in { "421 4.7.28" = "pause 30m", "4xx too fast" = "slow" }: code, enhanced code and'
+        " words, each of which may be left out.",
+        (),
+    )
+    reason: str = key("Why, for those who read it in `mta queue explain` or `mta site show`.", "")
+    where: str = place()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,5 +489,6 @@ class Settings:
     dns: Dns = Dns()
     limits: Limits = Limits()
     delivery: Delivery = Delivery()
+    shape: tuple[Shape, ...] = ()
     spool: Spool = Spool()
     log: Log = Log()

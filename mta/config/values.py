@@ -12,14 +12,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mta.config.settings import NO_RATE, Address, Network, NextHop, Octets, Rate, Seconds
+from mta.config.settings import NO_RATE, Address, CoolDown, Network, NextHop, Octets, Rate, Seconds
 from mta.idn import a_labels
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)\s*", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _SIZES = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_RATE = re.compile(r"(\d{1,7})\s*/\s*([smhd])", re.ASCII)
+_RATE = re.compile(r"(\d{1,7})\s*/\s*(s|m|h|d|sec|second|min|minute|hour|day)", re.ASCII)
 _MOST_IN_A_WINDOW = 1_000_000
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _LONGEST_SOCKET = 107  # unix(7): 108 with the NUL behind it
@@ -60,8 +60,22 @@ def rate(value: object) -> Rate:
     if value == "none":
         return NO_RATE
     if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())) and 0 < int(match[1]) <= _MOST_IN_A_WINDOW:
-        return Rate(int(match[1]), int(_UNITS[match[2]]))
+        return Rate(int(match[1]), int(_UNITS[match[2][0]]))
     raise ValueError(f'{value!r} is no rate; write "5/s", "60/m", "1000/h", "9000/d" (at most a million) or "none"')
+
+
+def cool_down(pattern: str, action: object) -> CoolDown:
+    """ "421 4.7.28" = "pause 30m", or "slow"."""
+    if not pattern.strip() or not pattern.isprintable():
+        raise ValueError(f'{pattern!r} names no reply; write "421", "421 4.7.28" or words of its text')
+    if action == "slow":
+        return CoolDown(pattern, 0.0)
+    verb, _, span = action.partition(" ") if isinstance(action, str) else ("", "", "")
+    if verb != "pause":
+        raise ValueError(f'{action!r} is nothing that can follow a reply; write "pause 30m" or "slow"')
+    if not (wait := seconds(span)):
+        raise ValueError(f"{action!r} is no pause at all")
+    return CoolDown(pattern, wait)
 
 
 def address(value: object) -> Address:

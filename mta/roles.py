@@ -14,10 +14,12 @@ from pathlib import Path
 
 from mta.config.load import ConfigError, load
 from mta.config.settings import Address, Settings
+from mta.control.access import access_of
 from mta.control.server import serve_control
 from mta.deliver import role as courier
 from mta.listeners import Sockets
-from mta.local_sockets import Access, access_of
+from mta.local_sockets import Access
+from mta.local_sockets import access_of as socket_access_of
 from mta.net.certificates import CertificateError, CertificateStore, listener_policy
 from mta.net.link import socket_pair
 from mta.net.seats import SeatTable
@@ -41,7 +43,7 @@ def all_addresses(settings: Settings) -> list[Address]:
 def local_access(settings: Settings, account: Account | None) -> dict[Address, Access]:
     """Who may connect to each unix address."""
     return {
-        address: access_of(listener, account)
+        address: socket_access_of(listener, account)
         for listener in settings.listener
         for address in listener.address
         if address.path
@@ -155,7 +157,7 @@ class Server:
                     seats=self._seats,
                     processes=self.processes.rows,
                     up=up,
-                    serve_control=partial(serve_control, settings.server.runtime_dir),
+                    serve_control=partial(serve_control, settings.server.runtime_dir, access_of(settings.control)),
                 )
             )
 

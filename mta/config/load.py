@@ -205,6 +205,8 @@ class _Loader:
             return values.domain(value)
         if key[0] == "route" and key[-1] == "domain":
             return values.pattern(value)
+        if key[0] == "control":
+            return values.user(value)
         if key == ("server", "hostname"):
             return values.domain(value)
         if key[0] == "listener" and key[-1] == "socket_mode":

@@ -437,6 +437,14 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """[control]: who may use the control socket, besides root and the server's own user, who may do everything."""
+
+    admins: tuple[str, ...] = key("Users, by name or number, who may do everything `mta` can do here.", ())
+    viewers: tuple[str, ...] = key("Users who may look at the queue and the server, and change nothing.", ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
     """[[auth]]: where users are looked up, in the order of the file; the first that knows a user decides."""
 
@@ -492,3 +500,4 @@ class Settings:
     shape: tuple[Shape, ...] = ()
     spool: Spool = Spool()
     log: Log = Log()
+    control: Control = Control()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import math
+import pwd
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,22 @@ def cool_down(pattern: str, action: object) -> CoolDown:
     if not (wait := seconds(span)):
         raise ValueError(f"{action!r} is no pause at all")
     return CoolDown(pattern, wait)
+
+
+def user(value: object) -> str:
+    """A user of this machine, by name or number."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32:
+        return str(value)
+    name = _text(value)
+    if name.isdigit():
+        return name
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        near = difflib.get_close_matches(name, [entry.pw_name for entry in pwd.getpwall()], 1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ValueError(f"there is no user {name!r} on this machine{hint}") from None
+    return name
 
 
 def address(value: object) -> Address:

@@ -1,20 +1,35 @@
-"""A synchronous client of the control socket, for the command line and for other programs.
+"""A synchronous, typed client of the control socket, for the command line and for other programs.
 
-with Client(Path("/run/mta")) as mta:
-    print(mta.call("queue.count", filter=["all"])["messages"])
-    for row in mta.rows("queue.list", filter=["state=deferred"]):
-        print(row["id"])
+    with Client(Path("/run/mta")) as mta:
+        print(mta.count("all"))
+        for delivery in mta.list("state=deferred", "age>1h"):
+            print(delivery.id, delivery.reason)
+        mta.hold("sender=news@example.org")
+
+Synchronous on purpose: the answers stream, and a `for` loop is back-pressure enough. In a program with an event loop,
+give it a thread (`asyncio.to_thread`). One request of a connection is under way at a time; `cancel` ends it from a
+second one, and so does leaving a loop over rows before its end, with the next request.
+
+Failure: NoServer when nobody answers, Refused with the server's words when the request is wrong or not allowed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Generic, TypeVar
 
-from mta.control.protocol import SOCKET_NAME, VERSION, Json, ProtocolError, decode, encode, socket_name
+import msgspec
+
+from mta.control.protocol import SOCKET_NAME, VERSION, Json, encode, socket_name
+from mta.control.rows import Delivery, Done, Greeting, Message, Operation
+
+_READ = 1 << 18  # octets at once: a long list is many short lines
+T = TypeVar("T")
 
 
 class NoServer(Exception):
@@ -27,6 +42,20 @@ class Refused(Exception):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+class _Error(msgspec.Struct):
+    code: str
+    text: str
+
+
+class _Frame(msgspec.Struct, Generic[T]):
+    """One line of an answer."""
+
+    id: int | str | None = None
+    row: T | msgspec.UnsetType = msgspec.UNSET
+    end: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | None = None
 
 
 class Client:
@@ -43,10 +72,12 @@ class Client:
             self._socket.close()
             raise NoServer(
                 f"no server answers on {path} ({error.strerror or error});"
-                " is it running, with this configuration, and are you its user or root?"
+                " is it running, with this configuration, and are you its user, root, or one of [control]?"
             ) from error
-        self._file = self._socket.makefile("rb")
+        self._file = self._socket.makefile("rb", buffering=_READ)
+        self._sending = threading.Lock()
         self._number = 0
+        self._under_way = 0  # the number of the request whose answer is not read to its end
 
     def __enter__(self) -> Client:
         return self
@@ -60,41 +91,118 @@ class Client:
         self._file.close()
         self._socket.close()
 
+    # ---- looking
+
+    def hello(self) -> Greeting:
+        """Who the server takes us for, and what it can."""
+        return self._ended("hello", Greeting)
+
+    def status(self) -> Json:
+        return self.call("status")
+
+    def count(self, *filter: str) -> int:
+        """Messages that a filter chooses."""
+        return self._ended("queue.count", Done, filter=filter).messages
+
+    def list(self, *filter: str, limit: int = 0) -> Iterator[Delivery]:
+        """The deliveries that a filter chooses, as they come; `limit` 0 means all."""
+        return self.typed_rows("queue.list", Delivery, filter=filter, limit=limit)
+
+    def show(self, message_id: str) -> Message | None:
+        """All about a message; None when it is not in the queue."""
+        return next(self.typed_rows("queue.show", Message, id=message_id), None)
+
+    def log(self, limit: int = 0) -> Iterator[Operation]:
+        """What was done by hand, and by whom; the newest first."""
+        return self.typed_rows("queue.log", Operation, limit=limit)
+
+    # ---- acting
+
+    def hold(self, *filter: str, dry_run: bool = False) -> Done:
+        """Keep messages until they are released; `undo` with the number of the operation takes it back."""
+        return self.act("hold", *filter, dry_run=dry_run)
+
+    def release(self, *filter: str, dry_run: bool = False) -> Done:
+        return self.act("release", *filter, dry_run=dry_run)
+
+    def retry(self, *filter: str, dry_run: bool = False) -> Done:
+        """Try now what waits for a time."""
+        return self.act("retry", *filter, dry_run=dry_run)
+
+    def delete(self, *filter: str, dry_run: bool = False) -> Done:
+        """Take messages out of the queue, without a notice to the sender."""
+        return self.act("delete", *filter, dry_run=dry_run)
+
+    def expire(self, *filter: str, dry_run: bool = False) -> Done:
+        """Give messages up: they go back to their senders now."""
+        return self.act("expire", *filter, dry_run=dry_run)
+
+    def act(self, verb: str, *filter: str, dry_run: bool = False, **arguments: object) -> Done:
+        """Any verb of `mta queue` that changes messages."""
+        return self._ended(f"queue.{verb}", Done, filter=filter, dry_run=dry_run, **arguments)
+
+    # ---- any verb
+
     def call(self, verb: str, **arguments: object) -> Json:
         """The end of an answer; its rows, if any, are passed over."""
-        end: Json = {}
-        for frame in self._frames(verb, arguments):
-            if "end" in frame:
-                end = _object(frame["end"])
-        return end
+        found: Json = self._ended(verb, dict[str, object], **arguments)
+        return found
 
     def rows(self, verb: str, **arguments: object) -> Iterator[Json]:
         """The rows of an answer, as they come."""
-        for frame in self._frames(verb, arguments):
-            if "row" in frame:
-                yield _object(frame["row"])
+        return self.typed_rows(verb, dict[str, object], **arguments)
 
-    def _frames(self, verb: str, arguments: Json) -> Iterator[Json]:
-        self._number += 1
+    def typed_rows(self, verb: str, kind: type[T], **arguments: object) -> Iterator[T]:
+        """The same, as objects of a type; `msgspec.Raw`: as they are on the wire."""
+        for frame in self._frames(verb, kind, arguments):
+            if frame.row is not msgspec.UNSET:
+                yield frame.row
+
+    def cancel(self) -> None:
+        """End the request that is under way, from another thread; what it had done by then stays."""
+        if number := self._under_way:
+            self._send({"v": VERSION, "id": f"cancel {number}", "cancel": number})
+
+    # ---- inside
+
+    def _ended(self, verb: str, kind: type[T], **arguments: object) -> T:
+        end = b"{}"
+        for frame in self._frames(verb, msgspec.Raw, arguments):
+            if frame.end is not msgspec.UNSET:
+                end = bytes(frame.end)
         try:
-            with contextlib.suppress(BrokenPipeError):  # a server that hangs up on us may have said why
-                self._socket.sendall(encode({"v": VERSION, "id": self._number, "verb": verb, "args": arguments}))
+            return msgspec.json.decode(end, type=kind)
+        except msgspec.DecodeError as error:
+            raise NoServer(f"{_NOT_UNDERSTOOD} ({error})") from error
+
+    def _frames(self, verb: str, kind: type[T], arguments: Json) -> Iterator[_Frame[T]]:
+        self.cancel()  # a loop was left before its end
+        self._number += 1
+        number = self._under_way = self._number
+        decode = msgspec.json.Decoder(_Frame[kind]).decode  # type: ignore[valid-type]
+        try:
+            self._send({"v": VERSION, "id": number, "verb": verb, "args": arguments})
             while line := self._file.readline():
                 frame = decode(line)
-                if "error" in frame:
-                    error = _object(frame["error"])
-                    raise Refused(str(error.get("code")), str(error.get("text")))
+                if frame.id != number and frame.id is not None:
+                    continue  # of one that was left
+                if frame.error is not None:
+                    self._under_way = 0
+                    raise Refused(frame.error.code, frame.error.text)
+                if frame.end is not msgspec.UNSET:
+                    self._under_way = 0
                 yield frame
-                if "end" in frame:
+                if frame.end is not msgspec.UNSET:
                     return
         except OSError as error:
             raise NoServer(f"the server stopped answering: {error}") from error
-        except ProtocolError as error:
-            raise NoServer(f"the server's answer is not understood ({error}); is it of another version?") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise NoServer(f"{_NOT_UNDERSTOOD} ({error})") from error
         raise NoServer("the server closed the connection before its answer was whole")
 
+    def _send(self, frame: Json) -> None:
+        with self._sending, contextlib.suppress(BrokenPipeError):  # who hangs up on us may have said why
+            self._socket.sendall(encode(frame))
 
-def _object(value: object) -> Json:
-    if not isinstance(value, dict):
-        raise NoServer("the server's answer is not understood; is it of another version?")
-    return value
+
+_NOT_UNDERSTOOD = "the server's answer is not understood; is it of another version?"

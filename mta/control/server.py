@@ -1,8 +1,15 @@
-"""The control socket's server, in the queue manager's process.
+"""The control socket's server, in the queue manager's process: connections, back-pressure, cancelling.
 
-Who may talk: the server's own user and root, asked of the kernel (SO_PEERCRED); besides, the socket is 0600 in a
-directory of 0700. Verbs are rows of a table. A slow reader is waited for (`drain`), garbage gets one error and the
-connection is closed, a fault of ours is told and printed; none of these harms mail.
+Who may talk is in `mta.control.access`, what can be said in `mta.control.verbs`. A connection is two tasks: one reads
+frames, at most `_MOST_WAITING` ahead, and sees to cancelling; the other answers one request after another.
+
+Invariants
+- A slow reader is waited for, and only what it asked waits with it: rows are made as they are taken.
+- Between two requests, and within long ones, the loop has its turn: mail goes on whatever is asked here.
+- Memory is bounded: connections, frames that wait, and octets of a frame are.
+
+Failure: garbage gets one error, after the answers to what came before it, and the connection is closed; a fault of ours
+is told and printed. None of these harms mail.
 """
 
 from __future__ import annotations
@@ -11,12 +18,11 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
 
+from mta.control.access import Access, Peer, uid_of
 from mta.control.protocol import (
     MAX_FRAME,
     SOCKET_NAME,
@@ -27,35 +33,17 @@ from mta.control.protocol import (
     encode,
     socket_name,
 )
+from mta.control.verbs import VERBS, Operator, Request, Rows, Verb
 from mta.model import StoreError
 
-_PEER = struct.Struct("3i")  # pid, uid, gid
-_BREATH = 64  # rows, each a read of the spool, after which mail has its turn
+_MOST_WAITING = 64  # requests of a connection that are read ahead
+_MOST_CONNECTIONS = 200
+_BACKLOG = 1024
 
 
-class Operator(Protocol):
-    """What the queue manager offers; ValueError: the request is wrong, and how."""
-
-    @property
-    def status(self) -> Callable[[], Json]: ...
-    async def count(self, words: Sequence[str]) -> int: ...
-    def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
-    async def show(self, text: str) -> Json | None: ...
-    async def explain(self, text: str) -> Json | None: ...
-    async def retry(self, words: Sequence[str]) -> int: ...
-    async def expire(self, words: Sequence[str]) -> int: ...
-    async def delete(self, words: Sequence[str]) -> int: ...
-    async def hold(self, words: Sequence[str]) -> int: ...
-    async def release(self, words: Sequence[str]) -> int: ...
-
-
-def own_or_root(uid: int) -> bool:
-    return uid in (0, os.geteuid())
-
-
-async def serve_control(runtime_dir: Path, operator: Operator) -> Callable[[], Awaitable[None]]:
+async def serve_control(runtime_dir: Path, access: Access, operator: Operator) -> Callable[[], Awaitable[None]]:
     """Open the socket; the coroutine function that closes it."""
-    server = ControlServer(operator)
+    server = ControlServer(operator, access)
     await server.start(runtime_dir / SOCKET_NAME)
     return server.close
 
@@ -63,9 +51,9 @@ async def serve_control(runtime_dir: Path, operator: Operator) -> Callable[[], A
 class ControlServer:
     """One socket and its connections."""
 
-    def __init__(self, operator: Operator, may_talk: Callable[[int], bool] = own_or_root) -> None:
+    def __init__(self, operator: Operator, access: Access | None = None) -> None:
         self._operator = operator
-        self._may_talk = may_talk
+        self._access = access or Access()
         self._server: asyncio.AbstractServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,7 +71,11 @@ class ControlServer:
             raise
         finally:
             os.umask(mask)
-        self._server = await asyncio.start_unix_server(self._accept, sock=sock, limit=MAX_FRAME)
+        if self._access.others:  # the kernel lets them in, and we ask who it is
+            os.chmod(path, 0o666)
+            os.chmod(path.parent, path.parent.stat().st_mode & 0o777 | 0o011)
+        accept = self._accept
+        self._server = await asyncio.start_unix_server(accept, sock=sock, limit=MAX_FRAME, backlog=_BACKLOG)
 
     async def close(self) -> None:
         if self._server is not None:
@@ -99,119 +91,155 @@ class ControlServer:
         task.add_done_callback(lambda _: writer.close())  # not in the task: it may be cancelled before its first step
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):  # the peer is gone: there is nobody to tell
-            await self._converse(reader, writer)
+        uid = uid_of(writer.get_extra_info("socket"))
+        peer = self._access.peer(uid)
+        if peer is None:
+            writer.write(encode(_refusal(None, "denied", f"user {uid} may not control this server")))
+        elif len(self._tasks) > _MOST_CONNECTIONS:
+            text = f"{_MOST_CONNECTIONS} others are connected already; try again later"
+            writer.write(encode(_refusal(None, "busy", text)))
+        else:
+            with contextlib.suppress(ConnectionError):  # the peer is gone: there is nobody to tell
+                await Conversation(self._operator, peer, reader, writer).run()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        uid = _PEER.unpack(raw)[1]
-        if not self._may_talk(uid):
-            writer.write(encode({"id": None, "error": _error("denied", f"user {uid} may not control this server")}))
-            return
+
+class Conversation:
+    """One connection."""
+
+    def __init__(
+        self, operator: Operator, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._operator = operator
+        self._peer = peer
+        self._reader = reader
+        self._writer = writer
+        # Requests; octets: our last words; None: nothing more comes.
+        self._waiting: asyncio.Queue[Json | bytes | None] = asyncio.Queue(_MOST_WAITING)
+        self._cancelled: set[object] = set()  # numbers of waiting requests that are not wanted any more
+        self._ahead: list[object] = []  # numbers of the waiting ones
+        self._running: tuple[object, asyncio.Task[None]] | None = None
+
+    async def run(self) -> None:
+        reading = asyncio.get_running_loop().create_task(self._read())
+        try:
+            await self._work()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    # ---- reading
+
+    async def _read(self) -> None:
+        last = b""
         try:
             while True:
-                await self._answer(decode(await reader.readuntil(b"\n")), writer)
-        except asyncio.IncompleteReadError:
-            return
+                frame = decode(await self._reader.readuntil(b"\n"))
+                if "cancel" in frame:
+                    self._cancel(frame)
+                    await self._writer.drain()
+                else:
+                    self._ahead.append(_number(frame))
+                    await self._waiting.put(frame)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the end, or half a frame, which is none
         except asyncio.LimitOverrunError:
-            text = f"a request is at most {MAX_FRAME} octets"
-            writer.write(encode({"id": None, "error": _error("protocol", text)}))
+            last = encode(_refusal(None, "protocol", f"a request is at most {MAX_FRAME} octets"))
         except ProtocolError as error:
-            writer.write(encode({"id": None, "error": _error("protocol", str(error))}))
+            last = encode(_refusal(None, "protocol", str(error)))
+        await self._waiting.put(last)
+        await self._waiting.put(None)
 
-    async def _answer(self, request: Json, writer: asyncio.StreamWriter) -> None:
-        number = request.get("id")
+    def _cancel(self, frame: Json) -> None:
+        """Answered at once, whatever is under way."""
+        wanted = frame["cancel"]
+        if not isinstance(wanted, int | str):
+            self._writer.write(encode(_refusal(_number(frame), "usage", "cancel must be the id of a request")))
+            return
+        done = True
+        if self._running is not None and self._running[0] == wanted:
+            self._running[1].cancel()
+        elif wanted in self._ahead:
+            self._cancelled.add(wanted)
+        else:
+            done = False
+        self._writer.write(encode({"id": _number(frame), "end": {"cancelled": done}}))
+
+    # ---- answering
+
+    async def _work(self) -> None:
+        while (request := await self._waiting.get()) is not None:
+            if isinstance(request, bytes):
+                self._writer.write(request)
+                continue
+            number = _number(request)
+            self._ahead.remove(number)
+            if number in self._cancelled:
+                self._cancelled.discard(number)
+                self._writer.write(encode(_refusal(number, "cancelled", "it was cancelled before it began")))
+            else:
+                await self._answer_in_task(number, request)
+            await self._writer.drain()
+            await asyncio.sleep(0)
+
+    async def _answer_in_task(self, number: object, request: Json) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(number, request))
+        self._running = number, task
         try:
-            verb, arguments = _parse(request)
-            async for row in verb(self._operator, arguments):
-                writer.write(encode({"id": number, **row}))
-                await writer.drain()
-        except ConnectionError:
+            await asyncio.wait({task})
+        finally:
+            self._running = None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if task.cancelled():
+            text = "it was cancelled; what it had done by then stays"
+            self._writer.write(encode(_refusal(number, "cancelled", text)))
+        else:
+            task.result()
+
+    async def _answer(self, number: object, request: Json) -> None:
+        writer = self._writer
+        try:
+            verb, asked = self._parse(request)
+            async with contextlib.aclosing(verb.run(self._operator, asked)) as frames:
+                async for frame in frames:
+                    writer.write(_rows(number, frame) if isinstance(frame, Rows) else encode({"id": number, **frame}))
+                    await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
             raise
+        except PermissionError as error:
+            writer.write(encode(_refusal(number, "denied", str(error))))
         except ValueError as error:
-            writer.write(encode({"id": number, "error": _error("usage", str(error))}))
+            writer.write(encode(_refusal(number, "usage", str(error))))
         except StoreError as error:
-            writer.write(encode({"id": number, "error": _error("failed", f"the spool says: {error}")}))
+            writer.write(encode(_refusal(number, "failed", f"the spool says: {error}")))
         except Exception:  # noqa: BLE001 - a bug of ours: told here, and mail goes on
             traceback.print_exc()
-            text = "an error in the server; its standard error says more"
-            writer.write(encode({"id": number, "error": _error("internal", text)}))
-        await writer.drain()
+            writer.write(encode(_refusal(number, "internal", "an error in the server; its standard error says more")))
+
+    def _parse(self, request: Json) -> tuple[Verb, Request]:
+        if request.get("v") != VERSION:
+            raise ValueError(f"protocol version {request.get('v')!r} is not spoken here; this is version {VERSION}")
+        verb = VERBS.get(str(request.get("verb")))
+        if verb is None:
+            raise ValueError(f"unknown verb {request.get('verb')!r}; known are {', '.join(VERBS)}")
+        arguments = request.get("args", {})
+        if not isinstance(arguments, dict):
+            raise ValueError("args must be an object")
+        if verb.role == "admin" and not self._peer.admin:
+            raise PermissionError(f"{self._peer.name} may look, and change nothing")
+        return verb, Request(self._peer, arguments)
 
 
-def _error(code: str, text: str) -> Json:
-    return {"code": code, "text": text}
+def _number(frame: Json) -> object:
+    """The id of a request, which its answers repeat; one that cannot be compared is none."""
+    number = frame.get("id")
+    return number if isinstance(number, int | str) else None
 
 
-Verb = Callable[[Operator, Json], AsyncIterator[Json]]
+def _rows(number: object, rows: Rows) -> bytes:
+    head = encode({"id": number})[:-2] + b',"row":'
+    return head + (b"}\n" + head).join(rows.encoded) + b"}\n" if rows.encoded else b""
 
 
-def _parse(request: Json) -> tuple[Verb, Json]:
-    if request.get("v") != VERSION:
-        raise ValueError(f"protocol version {request.get('v')!r} is not spoken here; this is version {VERSION}")
-    verb = _VERBS.get(str(request.get("verb")))
-    if verb is None:
-        raise ValueError(f"unknown verb {request.get('verb')!r}; known are {', '.join(_VERBS)}")
-    arguments = request.get("args", {})
-    if not isinstance(arguments, dict):
-        raise ValueError("args must be an object")
-    return verb, arguments
-
-
-def _words(arguments: Json) -> list[str]:
-    words = arguments.get("filter", [])
-    if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-        raise ValueError("filter must be a list of strings")
-    return words
-
-
-async def _status(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
-    yield {"end": operator.status()}
-
-
-async def _list(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
-    limit = arguments.get("limit", 0)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ValueError("limit must be a whole number, 0 for all")
-    rows = 0
-    async for row in operator.select(_words(arguments), limit):
-        rows += 1
-        yield {"row": row}
-        if rows % _BREATH == 0:
-            await asyncio.sleep(0)
-    yield {"end": {"rows": rows}}
-
-
-def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]]) -> Verb:
-    """A verb that takes an id and tells of this message, if it is there."""
-
-    async def verb(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
-        row = await look(operator)(str(arguments.get("id", "")))
-        if row is not None:
-            yield {"row": row}
-        yield {"end": {"rows": 0 if row is None else 1}}
-
-    return verb
-
-
-def _on_messages(act: Callable[[Operator], Callable[[Sequence[str]], Awaitable[int]]]) -> Verb:
-    """A verb that takes a filter and tells how many messages it concerned."""
-
-    async def verb(operator: Operator, arguments: Json) -> AsyncIterator[Json]:
-        yield {"end": {"messages": await act(operator)(_words(arguments))}}
-
-    return verb
-
-
-_VERBS: dict[str, Verb] = {
-    "status": _status,
-    "queue.list": _list,
-    "queue.show": _on_one(lambda operator: operator.show),
-    "queue.explain": _on_one(lambda operator: operator.explain),
-    "queue.count": _on_messages(lambda operator: operator.count),
-    "queue.retry": _on_messages(lambda operator: operator.retry),
-    "queue.delete": _on_messages(lambda operator: operator.delete),
-    "queue.expire": _on_messages(lambda operator: operator.expire),
-    "queue.hold": _on_messages(lambda operator: operator.hold),
-    "queue.release": _on_messages(lambda operator: operator.release),
-}
+def _refusal(number: object, code: str, text: str) -> Json:
+    return {"id": number, "error": {"code": code, "text": text}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+from mta.control.access import Access
 from mta.control.protocol import SOCKET_NAME, Json
-from mta.control.server import ControlServer, own_or_root
+from mta.control.server import ControlServer
 from mta.model import StoreError
 from tests.kit.background import Background
 
@@ -96,14 +97,14 @@ class FakeOperator:
 class Control(Background):
     """The control socket of a fake operator in a folder."""
 
-    def __init__(self, folder: Path, operator: FakeOperator, may_talk: Callable[[int], bool] = own_or_root) -> None:
+    def __init__(self, folder: Path, operator: FakeOperator, access: Access | None = None) -> None:
         self.folder = folder
         self.path = folder / SOCKET_NAME
         self.operator = operator
-        self._may_talk = may_talk
+        self._access = access
 
     async def opened(self) -> None:
-        self._server = ControlServer(self.operator, self._may_talk)
+        self._server = ControlServer(self.operator, self._access)
         await self._server.start(self.path)
 
     async def closing(self) -> None:

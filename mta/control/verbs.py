@@ -1,0 +1,138 @@
+"""The verbs of the control socket: a row each, with who may use it and what it does.
+
+A verb is an asynchronous generator of frames: dicts with "row" or, as the last one, "end"; `Rows` are many rows that
+are encoded already. ValueError: the request is wrong, and how; StoreError: the spool could not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from mta.control.access import Peer, Role
+from mta.control.protocol import VERSION, Json
+
+_BREATH = 64  # rows after which mail has its turn
+
+
+class Rows(NamedTuple):
+    """Rows in JSON."""
+
+    encoded: Sequence[bytes]
+
+
+Frames = AsyncGenerator[Json | Rows, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks; the accessors refuse what is of a wrong type."""
+
+    peer: Peer
+    arguments: Json
+
+    def words(self) -> list[str]:
+        words = self.arguments.get("filter", [])
+        if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
+            raise ValueError("filter must be a list of strings")
+        return words
+
+    def whole(self, name: str) -> int:
+        """0 where it is not given."""
+        value = self.arguments.get(name, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} must be a whole number, 0 for all")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.arguments.get(name, False)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be true or false")
+        return value
+
+    def text(self, name: str) -> str:
+        """ "" where it is not given."""
+        value = self.arguments.get(name, "")
+        if not isinstance(value, str):
+            raise ValueError(f"{name} must be a string")
+        return value
+
+
+class Operator(Protocol):
+    """What the queue manager offers; ValueError: the request is wrong, and how."""
+
+    @property
+    def status(self) -> Callable[[], Json]: ...
+    async def count(self, words: Sequence[str]) -> int: ...
+    def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
+    async def show(self, text: str) -> Json | None: ...
+    async def explain(self, text: str) -> Json | None: ...
+    async def retry(self, words: Sequence[str]) -> int: ...
+    async def expire(self, words: Sequence[str]) -> int: ...
+    async def delete(self, words: Sequence[str]) -> int: ...
+    async def hold(self, words: Sequence[str]) -> int: ...
+    async def release(self, words: Sequence[str]) -> int: ...
+
+
+class Verb(NamedTuple):
+    """A row of the table."""
+
+    role: Role  # the least that its user must have
+    run: Callable[[Operator, Request], Frames]
+
+
+async def _hello(operator: Operator, request: Request) -> Frames:
+    peer = request.peer
+    yield {"end": {"version": VERSION, "user": peer.name, "role": peer.role, "verbs": list(VERBS)}}
+
+
+async def _status(operator: Operator, request: Request) -> Frames:
+    yield {"end": operator.status()}
+
+
+async def _list(operator: Operator, request: Request) -> Frames:
+    rows = 0
+    async for row in operator.select(request.words(), request.whole("limit")):
+        rows += 1
+        yield {"row": row}
+        if rows % _BREATH == 0:
+            await asyncio.sleep(0)
+    yield {"end": {"rows": rows}}
+
+
+def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]]) -> Verb:
+    """A verb that takes an id and tells of this message, if it is there."""
+
+    async def run(operator: Operator, request: Request) -> Frames:
+        row = await look(operator)(str(request.arguments.get("id", "")))
+        if row is not None:
+            yield {"row": row}
+        yield {"end": {"rows": 0 if row is None else 1}}
+
+    return Verb("viewer", run)
+
+
+def _on_messages(role: Role, act: Callable[[Operator], Callable[[Sequence[str]], Awaitable[int]]]) -> Verb:
+    """A verb that takes a filter and tells how many messages it concerned."""
+
+    async def run(operator: Operator, request: Request) -> Frames:
+        yield {"end": {"messages": await act(operator)(request.words())}}
+
+    return Verb(role, run)
+
+
+VERBS: dict[str, Verb] = {
+    "hello": Verb("viewer", _hello),
+    "status": Verb("viewer", _status),
+    "queue.list": Verb("viewer", _list),
+    "queue.show": _on_one(lambda operator: operator.show),
+    "queue.explain": _on_one(lambda operator: operator.explain),
+    "queue.count": _on_messages("viewer", lambda operator: operator.count),
+    "queue.retry": _on_messages("admin", lambda operator: operator.retry),
+    "queue.delete": _on_messages("admin", lambda operator: operator.delete),
+    "queue.expire": _on_messages("admin", lambda operator: operator.expire),
+    "queue.hold": _on_messages("admin", lambda operator: operator.hold),
+    "queue.release": _on_messages("admin", lambda operator: operator.release),
+}

@@ -38,6 +38,9 @@ class MailOptions:
     @property
     def envid(self) -> bytes: ...
     @property
+    def hold(self) -> bytes:
+        """What was said of it: `for;60`, `until;2027-01-15T08:10:00Z`; b"" for nothing."""
+    @property
     def hold_until(self) -> int: ...
     @property
     def deliver_by(self) -> int: ...
@@ -71,6 +74,7 @@ class ServerConfig:
         errors: int = 20,
         slow_errors: int = 0,  # from so many on SLOW is raised
         idle_commands: int = 0,  # commands that move no mail, between two messages
+        mails: int = 0,  # MAIL commands in a session before it ends with 421; 0: any number (MAILMAX of RFC 9422)
         line: int = 2048,  # longest command line; RFC 5321 §4.5.3.1.4 asks for 512
         chunk: int = 262144,  # BODY is raised when so much of a text waits in memory
         starttls: bool = False,

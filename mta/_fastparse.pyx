@@ -641,6 +641,7 @@ cdef bytes R_VERIFY = b"252 2.1.5 Cannot verify the user, but mail for it can be
 
 cdef bytes R_TOO_MANY_ERRORS = b"421 4.7.0 Too many errors, closing the connection\r\n"
 cdef bytes R_TOO_IDLE = b"421 4.7.0 Too many commands and no mail, closing the connection\r\n"
+cdef bytes R_TOO_MUCH_MAIL = b"421 4.7.0 Too many messages in one session, connect again for more\r\n"
 cdef bytes R_HTTP = b"421 4.7.0 This server takes mail and speaks no HTTP, closing the connection\r\n"
 cdef bytes R_TOO_FAR_AHEAD = b"421 4.7.0 Too much input before the reply to a message, closing the connection\r\n"
 cdef bytes R_LOST_TRACK = b"421 4.7.0 What follows cannot be told from a text, closing the connection\r\n"
@@ -675,7 +676,7 @@ cdef bytes R_BAD_BY = b"501 5.5.4 BY takes seconds, a semicolon, and N or R, per
 cdef bytes R_BY_PAST = b"501 5.5.4 BY with R takes a time above zero\r\n"
 cdef bytes R_BY_TOO_SOON = b"555 5.4.7 The time of BY is shorter than EHLO tells\r\n"
 cdef bytes R_HOLD_AFTER_BY = b"501 5.5.4 It would be held until after the time of BY\r\n"
-cdef bytes R_BAD_PRIORITY = b"501 5.5.4 MT-PRIORITY takes a number from -9 to 9\r\n"
+cdef bytes R_BAD_PRIORITY = b"501 5.5.2 MT-PRIORITY takes a number from -9 to 9\r\n"
 cdef bytes R_BAD_REQUIRETLS = b"501 5.5.4 REQUIRETLS takes no value\r\n"
 cdef bytes R_BAD_NOTIFY = b"501 5.5.4 NOTIFY takes NEVER, or some of SUCCESS, FAILURE, DELAY\r\n"
 cdef bytes R_BAD_ORCPT = b"501 5.5.4 ORCPT takes a type, a semicolon, and an address as xtext\r\n"
@@ -722,6 +723,7 @@ cdef class ServerConfig:
     cdef Py_ssize_t errors
     cdef Py_ssize_t slow_errors
     cdef Py_ssize_t idle_commands
+    cdef Py_ssize_t mails
     cdef Py_ssize_t line
     cdef Py_ssize_t chunk
     cdef bint starttls
@@ -755,6 +757,7 @@ cdef class ServerConfig:
         Py_ssize_t errors=20,
         Py_ssize_t slow_errors=0,
         Py_ssize_t idle_commands=0,
+        Py_ssize_t mails=0,
         Py_ssize_t line=2048,
         Py_ssize_t chunk=262144,
         bint starttls=False,
@@ -781,6 +784,7 @@ cdef class ServerConfig:
         self.errors = errors
         self.slow_errors = slow_errors
         self.idle_commands = idle_commands
+        self.mails = mails
         self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
@@ -843,7 +847,10 @@ cdef bytes extended_hello(ServerConfig c, bytes hostname, uint32_t offered, byte
     if offered & X_MT_PRIORITY:
         lines.append(b"MT-PRIORITY MIXER")
     if offered & X_LIMITS:
-        lines.append(b"LIMITS RCPTMAX=%d" % c.recipients)
+        # RFC 9422 §4: numbers of at most six digits. A session that may send any number of messages is not told so.
+        lines.append(b"LIMITS %bRCPTMAX=%d" % (
+            b"MAILMAX=%d " % min(c.mails, LARGEST_LIMIT) if c.mails else b"", min(c.recipients, LARGEST_LIMIT)
+        ))
     if mechanisms:
         lines.append(b"AUTH " + mechanisms)
     if starttls:
@@ -878,6 +885,7 @@ cdef class MailOptions:
     cdef readonly bint require_tls
     cdef readonly str ret
     cdef readonly bytes envid
+    cdef readonly bytes hold
     cdef readonly int64_t hold_until
     cdef readonly int64_t deliver_by
     cdef readonly bint by_return
@@ -889,6 +897,7 @@ cdef class MailOptions:
     def __cinit__(self):
         self.ret = ""
         self.envid = b""
+        self.hold = b""
 
 
 cdef enum:
@@ -906,6 +915,7 @@ cdef enum:
 cdef enum:
     KEPT_LIMIT = 1 << 20
     LONGEST_AUTH_LINE = 12290  # RFC 4954 §4, with the CRLF
+    LARGEST_LIMIT = 999999  # RFC 9422 §4
     SHOWN_LINE = 512  # octets of a refused command that are passed on
     SLICE = 16384  # octets of a text for which room is made at once
 
@@ -940,6 +950,7 @@ cdef class ServerSession:
     cdef octet refusal_told
     cdef octet _binary
     cdef Py_ssize_t idle_count
+    cdef Py_ssize_t mail_count
     cdef Py_ssize_t line_count
     cdef const octet *command  # the line that is being obeyed
     cdef Py_ssize_t command_size
@@ -1661,6 +1672,7 @@ cdef struct Parameters:
     Slice orcpt
     Slice auth
     int64_t hold  # seconds: of a span, or since the epoch
+    Slice hold_said
     bint hold_until
     int64_t by
     bint by_return
@@ -1849,6 +1861,7 @@ cdef Py_ssize_t scan_number(const octet *p, Py_ssize_t i, Py_ssize_t n, int most
 
 cdef bint read_hold_for(Parameters *to, const octet *p, Py_ssize_t n) noexcept nogil:
     """RFC 4865 §4: up to nine digits, the first no zero."""
+    to.hold_said = Slice(p, n)
     return n > 0 and p[0] != c"0" and scan_number(p, 0, n, 9, &to.hold) == n
 
 
@@ -1875,6 +1888,7 @@ cdef bint read_hold_until(Parameters *to, const octet *p, Py_ssize_t n) noexcept
     cdef int64_t year, month, day, hour, minute, second, hours, minutes
     cdef Py_ssize_t i = 19, first
     to.hold_until = True
+    to.hold_said = Slice(p, n)
     if n < 20 or p[4] != c"-" or p[7] != c"-" or p[10] & 0xDF != c"T" or p[13] != c":" or p[16] != c":":
         return False
     if not (scan_field(p, 4, 1970, 9999, &year) and scan_field(p + 5, 2, 1, 12, &month)
@@ -2036,6 +2050,8 @@ cdef MailOptions mail_options(Parameters *known):
     options.require_tls = known.given & S_REQUIRETLS != 0
     if known.given & S_AUTH:
         options.auth = known.auth.p[:known.auth.n]
+    if known.given & S_HOLD:
+        options.hold = (b"until;" if known.hold_until else b"for;") + known.hold_said.p[:known.hold_said.n]
     options.hold_until = known.hold
     options.deliver_by = known.by
     options.by_return = known.by_return
@@ -2119,6 +2135,9 @@ cdef int on_mail(ServerSession s, const octet *p, Py_ssize_t n) except -1:
     cdef bytes refusal, sender
     cdef bint wide = False
     cdef Parameters known
+    s.mail_count += 1
+    if s.config.mails and s.mail_count > s.config.mails:
+        return s.end(s.named(R_TOO_MUCH_MAIL))
     if not s._helo:
         return s.refuse(R_LHLO_FIRST if s.config.lmtp else R_HELLO_FIRST)
     if s.mail:

@@ -141,6 +141,7 @@ class Options(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tr
     by_trace: bool = False
     priority: int = 0  # -9 to 9 (RFC 6710)
     auth: bytes | None = None  # AUTH= of MAIL as xtext (RFC 4954 §5); None: not given
+    hold: str = ""  # what was said of hold_until: "for;60", "until;2030-01-31T12:00:00Z" (RFC 4865 §5.1.2)
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):

@@ -22,6 +22,7 @@ from mta.config import auth, listeners, shapes, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
+    TIMELY_EXTENSIONS,
     Address,
     Auth,
     CoolDown,
@@ -215,6 +216,8 @@ class _Loader:
             return values.choice(value, auth.MECHANISMS)
         if key[0] == "listener" and "without" in key:
             return values.choice(value, list(EXTENSIONS))
+        if key[0] == "listener" and "trusted_extensions" in key:
+            return values.choice(value, TIMELY_EXTENSIONS)
         if key[0] == "auth" and key[-1] == "database":
             return values.database(value, self._base)
         return _PARSERS[hint](value)

@@ -31,6 +31,9 @@ class Rate:
 
 NO_RATE = Rate(0, 60)
 
+# What moves mail in time, or before other mail: not for strangers (RFC 4865 §4.2, RFC 6710 §4.1).
+TIMELY_EXTENSIONS = ("FUTURERELEASE", "DELIVERBY", "MT-PRIORITY")
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -145,14 +148,25 @@ class Limits:
         low=0,
     )
     mime_depth: int = key("How deep multiparts may lie within each other; 0: not looked at.", 0, low=0)
+    session_messages: int = key(
+        "MAIL commands in one session, refused ones too, before it is closed with 421; EHLO tells it (LIMITS MAILMAX,"
+        " RFC 9422). 0: any number.",
+        0,
+        low=0,
+    )
     greeting_timeout: Seconds = key("Wait for the first command.", Seconds(300.0), low=0.1)
     command_timeout: Seconds = key("Wait for the next command to be whole (RFC 5321 4.5.3.2).", Seconds(300.0), low=0.1)
     data_timeout: Seconds = key("Wait for the next part of a text.", Seconds(180.0), low=0.1)
     stress_timeout: Seconds = key(
-        "No wait is longer than this while four fifths of `connections` are in use.", Seconds(20.0), low=0.1
+        "No wait is longer than this while four fifths of `connections` are in use, or of what a receiver can hold.",
+        Seconds(20.0),
+        low=0.1,
     )
     handshake_timeout: Seconds = key("A TLS handshake must be done in this time.", Seconds(30.0), low=0.1)
-    session_timeout: Seconds = key("How long a session may last in all; 0: any time.", Seconds(0.0))
+    session_timeout: Seconds = key(
+        "How long a session may last in all, or twice as long where a message is on its way; 0: any time.",
+        Seconds(86400.0),
+    )
     data_rate: Octets = key(
         "Octets a second at which a text must come, over `data_window`; 0: any.", Octets(100), low=0
     )
@@ -192,6 +206,12 @@ class Listener:
     without: tuple[str, ...] = key(
         'Extensions of SMTP that are not offered here, such as "DSN" or "SMTPUTF8"; parameters that belong to them are'
         " not known then.",
+        (),
+    )
+    trusted_extensions: tuple[str, ...] = key(
+        "Some of FUTURERELEASE, DELIVERBY and MT-PRIORITY, which let mail wait, go back in time or go before others:"
+        " offered here to the networks of [relay] too, and to all who come by a trusted unix: address. Users who"
+        " log in have them anyway. FUTURERELEASE is meant for submission alone (RFC 4865 4.2).",
         (),
     )
     client_certificates: Literal["off", "ask", "require"] = key(

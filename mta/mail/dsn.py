@@ -68,6 +68,7 @@ class Original:
     utf8: bool = False  # it came with SMTPUTF8
     envid: bytes = b""  # as it came, xtext
     deliver_by: int = 0  # seconds (RFC 2852); 0: whenever
+    hold: str = ""  # "for;SECONDS" or "until;TIME", as it was asked for (RFC 4865)
 
 
 # What people are told of the recipients with one action: the subject where they are all there are, a heading, and what
@@ -174,7 +175,9 @@ def _for_programs(plain: Plain, hostname: str, original: Original, fates: Sequen
         f"Arrival-Date: {date_text(id_time_ms(original.id) // 1000)}",
     ]
     if original.deliver_by:
-        about.append(f"Deliver-By-Date: {date_text(original.deliver_by)}")  # RFC 2852
+        about.append(f"Deliver-By-Date: {date_text(original.deliver_by)}")  # RFC 2852 §5
+    if original.hold:
+        about.append(f"Future-Release-Request: {plain(original.hold)}")  # RFC 4865 §5.1.2
     blocks = [_fields(*about)]
     longest = _MANY_SAID if len(fates) > _MANY else None
     verdicts = [_verdict(plain, fate, international) for fate in fates]

@@ -41,7 +41,7 @@ class Tracer:
         return b"Received: from " + who + b" (" + _came_from(client) + b")" + self._by + protocol + b" id "
 
     def received(self, origin: bytes, message_id: str, recipient: bytes, second: int, tls: bytes = b"") -> bytes:
-        """`recipient` is named only when it is the only one: others must not learn of each other. `tls` is a clause."""
+        """`recipient` is named when it is the only one: others must not learn of each other. `tls`: further clauses."""
         if second != self._second:
             self._second = second
             self._date = b";\r\n\t" + date_text(second).encode("ascii") + b"\r\n"
@@ -54,6 +54,11 @@ def _came_from(client: str) -> bytes:
     if client == LOCAL_CLIENT:
         return b"unix socket"
     return f"[IPv6:{client}]".encode("ascii") if ":" in client else f"[{client}]".encode("ascii")
+
+
+def priority_clause(priority: int) -> bytes:
+    """What MAIL said by MT-PRIORITY (RFC 6710 §4.1)."""
+    return b"\r\n\tPRIORITY %d" % priority
 
 
 def tls_clause(version: str, cipher: str, server_name: str) -> bytes:

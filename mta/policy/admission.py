@@ -24,7 +24,7 @@ TOO_WRONG: Final = b"421 4.7.0 Too many errors from your address in a short time
 TOO_MUCH_MAIL: Final = b"450 4.7.1 Too much mail from your address in a short time, try again later\r\n"
 TOO_MANY_RECIPIENTS: Final = b"450 4.7.1 Too many recipients from your address in a short time, try again later\r\n"
 
-_STRESS = 0.8  # of the connections in all
+_STRESS = 0.8  # of the connections in all, or of those that this receiver can hold
 _TAGS_KEPT = 4096
 
 
@@ -134,10 +134,9 @@ class Admission:
         self.tally.add(tag, kind, rate, now)
         return self.tally.recent(tag, kind, rate, now) > rate.count
 
-    @property
-    def stressed(self) -> bool:
-        """Whether there is little room left."""
-        return self.tally.present(self._all) >= _STRESS * self.limits.connections
+    def stressed(self, here: int) -> bool:
+        """Whether there is little room left; `here`: connections that this receiver has now."""
+        return here >= _STRESS * self._most or self.tally.present(self._all) >= _STRESS * self.limits.connections
 
     def _refused(self, tag: int) -> bytes:
         limits = self.limits

@@ -93,7 +93,10 @@ def _hello(s: ServerSession, argument: bytes, *, esmtp: bool) -> None:
 
 def _on_mail(s: ServerSession, argument: bytes) -> None:
     path = _path_argument(argument, b"FROM:")
-    if not s.helo:
+    s.mails += 1
+    if 0 < s.config.mails < s.mails:
+        s.end_with(b"421 4.7.0 Too many messages in one session, connect again for more")
+    elif not s.helo:
         s.refuse(b"503 5.5.1 Say LHLO first" if s.config.lmtp else b"503 5.5.1 Say EHLO or HELO first")
     elif s.in_transaction:
         s.refuse(b"503 5.5.1 A transaction is open already; RSET ends it")

@@ -19,6 +19,8 @@ from mta.protocol.times import utc_text
 if TYPE_CHECKING:
     from mta.protocol.server import ServerConfig
 
+_LARGEST_LIMIT: Final = 999_999
+
 
 class Extension(enum.IntFlag):
     """One bit each; `EXTENSIONS` has the names as they are written on the wire."""
@@ -99,6 +101,12 @@ def _latest(config: ServerConfig) -> bytes:
     return utc_text(config.clock() // 1000 + config.hold)
 
 
+def _limits(config: ServerConfig) -> bytes:
+    """RFC 9422 §4: numbers of at most six digits. A session that may send any number of messages is not told so."""
+    mails = b"MAILMAX=%d " % min(config.mails, _LARGEST_LIMIT) if config.mails else b""
+    return mails + b"RCPTMAX=%d" % min(config.recipients, _LARGEST_LIMIT)
+
+
 _LINES: Final[dict[Extension, Callable[[ServerConfig], bytes]]] = {
     Extension.PIPELINING: lambda config: b"PIPELINING",
     Extension.SIZE: lambda config: b"SIZE %d" % config.message_size,
@@ -111,5 +119,5 @@ _LINES: Final[dict[Extension, Callable[[ServerConfig], bytes]]] = {
     Extension.FUTURERELEASE: lambda config: b"FUTURERELEASE %d %b" % (config.hold, _latest(config)),
     Extension.DELIVERBY: lambda config: b"DELIVERBY %d" % config.deliver_by if config.deliver_by else b"DELIVERBY",
     Extension.MT_PRIORITY: lambda config: b"MT-PRIORITY MIXER",
-    Extension.LIMITS: lambda config: b"LIMITS RCPTMAX=%d" % config.recipients,
+    Extension.LIMITS: lambda config: b"LIMITS " + _limits(config),
 }

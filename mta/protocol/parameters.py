@@ -67,6 +67,7 @@ class MailOptions:
     require_tls: bool = False
     ret: str = ""
     envid: bytes = b""
+    hold: bytes = b""
     hold_until: int = 0
     deliver_by: int = 0
     by_return: bool = False
@@ -90,6 +91,7 @@ class Hold(NamedTuple):
 
     number: int
     absolute: bool
+    said: bytes  # as notices tell it (RFC 4865 §5.1.2)
 
 
 class By(NamedTuple):
@@ -180,6 +182,7 @@ def _times(s: ServerSession, given: Given) -> bytes:
     """The refusal of times that cannot be kept, or b""; `given` gets them in milliseconds since the epoch."""
     now, hold, by = s.config.clock(), given.pop("hold", None), given.pop("by", None)
     if hold is not None:
+        given["hold"] = hold.said
         given["hold_until"] = hold.number * 1000 if hold.absolute else now + hold.number * 1000
         if not now < given["hold_until"] <= now + s.config.hold * 1000:
             return b"501 5.5.4 The time to hold it until is past, or later than EHLO tells"
@@ -260,12 +263,12 @@ def _auth(s: ServerSession, value: bytes | None) -> bytes | None:
 
 
 def _hold_for(s: ServerSession, value: bytes | None) -> Hold | None:
-    return Hold(int(value), absolute=False) if value and _HOLDFOR.fullmatch(value) else None
+    return Hold(int(value), False, b"for;" + value) if value and _HOLDFOR.fullmatch(value) else None
 
 
 def _hold_until(s: ServerSession, value: bytes | None) -> Hold | None:
     seconds = read_date_time(value or b"")
-    return None if seconds is None else Hold(seconds, absolute=True)
+    return None if seconds is None or value is None else Hold(seconds, True, b"until;" + value)
 
 
 def _by(s: ServerSession, value: bytes | None) -> By | None:
@@ -292,7 +295,7 @@ _MAIL: Final[Rules] = {
     ),
     b"BY": Rule(Extension.DELIVERBY, "by", _by, b"501 5.5.4 BY takes seconds, a semicolon, and N or R, perhaps with T"),
     b"MT-PRIORITY": Rule(
-        Extension.MT_PRIORITY, "priority", _priority, b"501 5.5.4 MT-PRIORITY takes a number from -9 to 9"
+        Extension.MT_PRIORITY, "priority", _priority, b"501 5.5.2 MT-PRIORITY takes a number from -9 to 9"
     ),
     b"SMTPUTF8": Rule(Extension.SMTPUTF8, "utf8", _alone, b"501 5.5.4 SMTPUTF8 takes no value"),
 }

@@ -108,6 +108,7 @@ class ServerConfig:
         errors: int = 20,
         slow_errors: int = 0,
         idle_commands: int = 0,
+        mails: int = 0,
         line: int = 2048,
         chunk: int = 262144,
         starttls: bool = False,
@@ -135,6 +136,7 @@ class ServerConfig:
         self.errors = errors
         self.slow_errors = slow_errors
         self.idle_commands = idle_commands
+        self.mails = mails
         self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
         self.chunk = chunk
         self.starttls = starttls
@@ -174,6 +176,7 @@ class ServerSession:
         self.spoke = False
         self.errors = 0
         self.idle_commands = 0  # since the last message
+        self.mails = 0  # MAIL commands, refused ones too (RFC 9422 §4.1)
         self.lines = 0
         self.about = b""  # what a refusal answers
         self._state = State.COMMANDS

@@ -188,10 +188,7 @@ class Notifier:
             sender=b"",
             recipients=(Recipient(sender, NOTIFY_NEVER),),  # RFC 3461 §6
             eight_bit=not text.isascii(),
-            # RFC 8689 §5: it is protected as its original was.
-            options=None
-            if sender.isascii() and not options.require_tls
-            else Options(utf8=not sender.isascii(), require_tls=options.require_tls),
+            options=_options_of_notice(sender, options),
         )
         return Draft(notice_id, envelope, b"", text)
 
@@ -210,6 +207,7 @@ class Notifier:
             utf8=options.utf8,
             envid=options.envid,
             deliver_by=options.deliver_by // 1000,
+            hold=options.hold,
         )
 
     def _put_off(self, manager: QueueManager, slot: int, verdict: Verdict, why: str) -> None:
@@ -263,6 +261,13 @@ class Notifier:
             return
         manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
         manager.settling.record(manager.by_hand.hold_idle(slot, keep_reason=True))
+
+
+def _options_of_notice(sender: bytes, original: Options) -> Options | None:
+    """It is protected as its original was (RFC 8689 §5), and as urgent (RFC 6710 §4.6)."""
+    if sender.isascii() and not original.require_tls and not original.priority:
+        return None
+    return Options(utf8=not sender.isascii(), require_tls=original.require_tls, priority=original.priority)
 
 
 _NULL = "none (null reverse-path)"

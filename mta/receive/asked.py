@@ -24,6 +24,7 @@ def options_of(asked: MailOptions | None, user: str, is_his: Callable[[str], boo
         require_tls=asked.require_tls,
         ret=asked.ret,
         envid=asked.envid,
+        hold=asked.hold.decode("ascii"),
         hold_until=asked.hold_until,
         deliver_by=asked.deliver_by,
         by_return=asked.by_return,

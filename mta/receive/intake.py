@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from mta.config.settings import Domain
-from mta.mail.trace import Tracer
+from mta.mail.trace import Tracer, priority_clause
 from mta.model import (
     Arrival,
     Arrivals,
@@ -26,6 +26,7 @@ from mta.model import (
     Intake,
     LinkRecord,
     MessageId,
+    Options,
     Position,
     Recipient,
     StoreError,
@@ -156,8 +157,9 @@ class MessageIntake:
         if asked is not None and asked.utf8:
             protocol = _utf8_protocol(connection.lmtp, session.tls, bool(session.user))
             origin = helo, True, self._tracer.origin(helo, connection.client, protocol), origin[3]
+        clauses = origin[3] if asked is None or not asked.priority else origin[3] + priority_clause(asked.priority)
         only = recipients[0] if len(recipients) == 1 else b""
-        head = self._tracer.received(origin[2], text, only, now // 1_000_000_000, origin[3])
+        head = self._tracer.received(origin[2], text, only, now // 1_000_000_000, clauses)
         envelope = Envelope(
             sender=session.sender,
             recipients=tuple([Recipient(r) for r in recipients]) if asked is None else recipients_of(recipients, asked),
@@ -217,7 +219,7 @@ class MessageIntake:
             envelope = draft.envelope
             octets += arrival.size
             options = envelope.options
-            user = f" user={printable(options.user)}" if options is not None and options.user else ""
+            user = "" if options is None else _told_of(options)
             tls = f" {connection.tls.summary}" if connection.tls is not None else ""
             # The session's grammar lets only printable ASCII into HELO names and, without SMTPUTF8, into addresses.
             address = _ascii if options is None or not options.utf8 else printable
@@ -240,6 +242,12 @@ class MessageIntake:
             connection.large.discard()
             connection.large = None
         connection.refuse(refusal(error))
+
+
+def _told_of(options: Options) -> str:
+    """What the log says of a transaction that was not plain."""
+    user = f" user={printable(options.user)}" if options.user else ""
+    return f"{user} priority={options.priority}" if options.priority else user
 
 
 def _ascii(address: bytes) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mta.receive.tls import TlsShell, TlsSide
 
 READ_SIZE = 256 << 10
+_TRUSTED = frozenset({b"trusted"})  # among the powers of a client: `trusted_extensions` are offered to it
 
 
 class Clock:
@@ -80,7 +81,8 @@ class Endpoint:
         # Whether clients come in through mta.receive.front.
         self.has_front = bool(self.proxies or listener.greeting_delay) or listener.early_talk != "ignore"
         self._speakers = {b"XCLIENT": listener.xclient, b"XFORWARD": listener.xforward}
-        self.has_powers = bool(listener.xclient or listener.xforward)
+        self._offers = offers(listener, limits), offers(listener, limits, trusted=True)
+        self.has_powers = bool(listener.xclient or listener.xforward) or self._offers[0] != self._offers[1]
         self.submission = Submission(hostname, domains) if listener.role == "submission" else None
         self._make_config = partial(
             _fastparse.ServerConfig,
@@ -91,7 +93,6 @@ class Endpoint:
             starttls=listener.tls == "starttls",
             mechanisms=b"" if logins is None else " ".join(logins.plain).encode("ascii"),
             judge_sender=None if self.submission is None or logins is None else self.submission.judge_sender,
-            offers=offers(listener, limits),
             lmtp=listener.role == "lmtp",
         )
         self._logins = logins
@@ -113,8 +114,10 @@ class Endpoint:
         return self.admission.admit(client, len(self._connections))
 
     def powers_of(self, client: str) -> frozenset[bytes]:
-        """The commands by which this client may speak for others."""
-        return frozenset(verb for verb, networks in self._speakers.items() if within(networks, client))
+        """The commands by which this client may speak for others, and whether more is offered to it."""
+        verbs = frozenset(verb for verb, networks in self._speakers.items() if within(networks, client))
+        trusted = self._trusted if client == LOCAL_CLIENT else self._relay.trusts(client)
+        return verbs | _TRUSTED if trusted and self._offers[0] != self._offers[1] else verbs
 
     def judge_for(self, connection: Connection, user: str = "") -> Judge:
         """`user`: who is logged in by the word of a peer that is trusted with it."""
@@ -134,7 +137,7 @@ class Endpoint:
     def sweep(self, error: StoreError | None) -> None:
         """Once a second; see `refuse_mail`."""
         self.refuse_mail(error)
-        self.patience.sweep(self.admission.stressed)
+        self.patience.sweep(self.admission.stressed(len(self._connections)))
 
     def config_under(self, tls: TlsShell, powers: frozenset[bytes]) -> _fastparse.ServerConfig:
         """The session's configuration behind this handshake, which says what ways to log in there are."""
@@ -149,7 +152,8 @@ class Endpoint:
             config = self._make_config(
                 mechanisms_tls=" ".join(mechanisms).encode("ascii"),
                 commands={v: _COMMANDS[v] if v in powers else denied for v, n in self._speakers.items() if n} or None,
-                keywords=tuple(KEYWORDS[verb] for verb in sorted(powers)),
+                keywords=tuple(KEYWORDS[verb] for verb in sorted(powers - _TRUSTED)),
+                offers=self._offers[powers >= _TRUSTED],
             )
             self._configs[mechanisms, powers] = config
             config.refuse_mail = self._refuse_mail
@@ -202,6 +206,7 @@ def _bounds(limits: Limits) -> dict[str, Any]:
         "errors": limits.errors,
         "slow_errors": limits.slow_errors if limits.error_delay else 0,
         "idle_commands": limits.idle_commands,
+        "mails": limits.session_messages,
         "gate": _may_send if limits.message_rate.count else None,
     }
 

@@ -2,7 +2,8 @@
 
 A command must be whole within its time, however its octets trickle in. A text must not pause, and must come at a
 least rate over a window. A client that does not read its replies has the time of a pause in a text. While there is
-little room left all waits are short.
+little room left all waits are short. A session has a time in all, or twice as much where a transaction is open: what
+moves on in small steps, chunks of an octet or NOOPs, does not last for ever either.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ class Patience:
         if session.parked:
             connection.since = tick
             return b""  # it waits for us
+        if limits.session_timeout and tick - connection.began > limits.session_timeout * (1 + session.in_transaction):
+            return LONG
         if session.in_data:
             return self._text(connection, session.body_size, tick)
-        if limits.session_timeout and tick - connection.began > limits.session_timeout and not session.in_transaction:
-            return LONG
         progress = -1 - session.lines
         if connection.progress != progress:
             connection.progress, connection.since = progress, tick

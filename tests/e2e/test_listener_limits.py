@@ -199,3 +199,21 @@ def test_a_browser_is_shown_out(tmp_path: Path, request_line: str) -> None:
         assert _ID.search(talk.expect(request_line, "421 4.7.0 This server takes mail"))
         assert talk.closed()
         server.wait_for_log(f"verb={request_line.split()[0]}")
+
+
+def test_messages_of_a_session_and_what_trusted_networks_may_ask_for(tmp_path: Path) -> None:
+    listening = {"trusted_extensions": ["DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"], "limits": {"session_messages": 2}}
+    relay = {"networks": ["127.0.0.1/32"]}
+    with Server(tmp_path, listening=listening, relay=relay) as server:
+        with Talk(server.port, source="127.0.0.2") as stranger:
+            assert not {"DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"} & set(re.findall("[A-Z-]+", stranger.hello()))
+            stranger.expect("MAIL FROM:<a@x.test> MT-PRIORITY=3", "555 5.5.4")
+        with server.talk() as talk:
+            assert "\n250-LIMITS MAILMAX=2 RCPTMAX=1000\r\n250" in talk.hello()
+            talk.mail("a@x.test", ["b@home.test"], b"Subject: x\r\n\r\n", " MT-PRIORITY=3 BY=600;R")
+            talk.mail("a@x.test", ["b@home.test"], b"Subject: y\r\n\r\n")
+            talk.expect("MAIL FROM:<a@x.test>", "421 4.7.0 Too many messages in one session")
+            assert talk.closed()
+        (urgent,) = [letter for letter in server.wait_letters("b", 2) if b"Subject: x" in letter]
+        assert b"\r\n\tPRIORITY 3;\r\n" in urgent or b"\n\tPRIORITY 3;\n" in urgent
+        assert " priority=3\n" in server.log.read_text()

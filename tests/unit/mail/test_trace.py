@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.mail.trace import Tracer, date_text, tls_clause
+from mta.mail.trace import Tracer, date_text, priority_clause, tls_clause
 
 SECOND = 1_795_439_400
 
@@ -44,6 +44,14 @@ def test_a_text_that_came_under_tls_says_so() -> None:
         b"\tMon, 23 Nov 2026 13:10:00 +0000\r\n"
     )
     assert tls_clause("TLSv1.2", "X", "") == b"\r\n\ttls X (TLSv1.2)"
+
+
+def test_the_priority_that_was_asked_for_is_in_a_clause() -> None:
+    """RFC 6710 §4.1, §7."""
+    tracer = Tracer("mx.example.org")
+    origin = tracer.origin(b"client.example", "192.0.2.1", b"ESMTP")
+    header = tracer.received(origin, "1AHHN4AQ0C00", b"", SECOND, b"\r\n\ttls X (TLSv1.3)" + priority_clause(-4))
+    assert b" id 1AHHN4AQ0C00\r\n\ttls X (TLSv1.3)\r\n\tPRIORITY -4;\r\n\tMon," in header
 
 
 def test_an_ipv6_client_is_written_as_a_literal() -> None:

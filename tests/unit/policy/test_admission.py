@@ -45,9 +45,9 @@ def test_connections_in_all_count_over_receivers_and_whoever_it_is() -> None:
 def test_stress_begins_at_four_fifths() -> None:
     world = World(connections=10)
     for n in range(8):
-        assert not world.receivers[1].stressed
+        assert not world.receivers[1].stressed(0)
         world.guest(f"192.0.2.{n}")
-    assert world.receivers[1].stressed
+    assert world.receivers[1].stressed(0)
 
 
 def test_connections_of_one_address() -> None:

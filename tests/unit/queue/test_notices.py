@@ -255,6 +255,26 @@ def test_a_notice_of_what_needs_tls_needs_it_too() -> None:
     assert envelope.options == Options(require_tls=True)
 
 
+def test_a_notice_is_as_urgent_as_its_original() -> None:
+    """RFC 6710 §4.6."""
+    office = Office()
+    office.arrive(1, b"a@x.example", options=Options(priority=4, user="ann"))
+    office.result(office.couriers.given[0], FAILED)
+    ((envelope, _),) = office.drafts()
+    assert envelope.options == Options(priority=4)
+
+
+def test_a_notice_tells_for_how_long_its_sender_had_held_the_mail() -> None:
+    """RFC 4865 §5.1.2: with the value that MAIL had."""
+    office = Office()
+    office.arrive(1, b"a@x.example", options=Options(hold="for;60", hold_until=1))
+    office.result(office.couriers.given[0], FAILED)
+    ((_, message),) = office.drafts()
+    about = blocks(message)[0]
+    assert about["Future-Release-Request"] == "for;60"
+    assert about["Arrival-Date"]
+
+
 @pytest.mark.parametrize("cut", [0, 5])
 def test_a_large_text_comes_back_whole_or_not_at_all(tmp_path: Path, cut: int) -> None:
     office = Office()

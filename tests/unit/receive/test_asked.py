@@ -49,7 +49,7 @@ def test_each_recipient() -> None:
 
 def test_times_and_priority() -> None:
     made = session(b"MAIL FROM:<a@b.test> HOLDFOR=10 BY=60;RT MT-PRIORITY=4\r\n")
-    expected = Options(hold_until=11_000, deliver_by=61_000, by_return=True, by_trace=True, priority=4)
+    expected = Options(hold="for;10", hold_until=11_000, deliver_by=61_000, by_return=True, by_trace=True, priority=4)
     assert options_of(made.options, "") == expected
 
 

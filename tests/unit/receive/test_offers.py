@@ -16,7 +16,8 @@ USERS = {"FUTURERELEASE", "DELIVERBY", "MT-PRIORITY"}
 
 def offered(**settings: Any) -> set[str]:
     limits = Limits(hold=Seconds(settings.pop("hold", 100.0)))
-    bits = offers(Listener(address=(), **settings), limits)
+    trusted = settings.pop("trusted", False)
+    bits = offers(Listener(address=(), **settings), limits, trusted=trusted)
     return {name for name, bit in EXTENSIONS.items() if bits & bit}
 
 
@@ -28,6 +29,15 @@ def test_a_listener_without_tls_offers_no_requiretls() -> None:
 def test_what_moves_mail_in_time_is_for_users() -> None:
     assert offered(role="submission") == BASE | USERS
     assert offered(role="submission", hold=0.0) == BASE | USERS - {"FUTURERELEASE"}
+
+
+def test_or_for_networks_that_are_trusted_with_it() -> None:
+    names = ("DELIVERBY", "MT-PRIORITY", "FUTURERELEASE")
+    assert offered(trusted_extensions=names) == BASE
+    assert offered(trusted=True) == BASE
+    assert offered(trusted=True, trusted_extensions=names) == BASE | USERS
+    assert offered(trusted=True, trusted_extensions=names, hold=0.0) == BASE | USERS - {"FUTURERELEASE"}
+    assert offered(trusted=True, trusted_extensions=("DELIVERBY",), without=("DSN",)) == BASE - {"DSN"} | {"DELIVERBY"}
 
 
 @pytest.mark.parametrize("name", sorted(EXTENSIONS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -92,7 +93,7 @@ def test_a_text_that_pauses(patience: Patience) -> None:
 
 @pytest.mark.parametrize(("rate", "end"), [(1, 31), (9, 31), (10, 0), (1000, 0)])
 def test_a_text_that_comes_too_slowly(patience: Patience, rate: int, end: int) -> None:
-    client = connection(in_data=True)
+    client = connection(in_data=True, in_transaction=True)
     for tick in range(1, 200):
         client.active, client.session.body_size = tick, rate * tick
         farewell = patience.exhausted(client, tick)
@@ -125,6 +126,25 @@ def test_a_session_ends_between_messages(patience: Patience) -> None:
         assert not patience.exhausted(client, tick)
     client.session.in_transaction = False
     assert patience.exhausted(client, 150) == LONG
+
+
+def test_no_session_lasts_for_ever_by_small_steps(patience: Patience) -> None:
+    """NOOPs in a transaction, chunks of an octet: each is in time, all together are not."""
+    for in_data in (False, True):
+        client = connection(in_transaction=True, in_data=in_data)
+        for tick in range(1, 201):
+            client.session.lines = client.active = tick
+            client.session.body_size = 1000 * tick
+            assert not patience.exhausted(client, tick)
+        assert patience.exhausted(client, 201) == LONG
+
+
+def test_a_session_may_last_for_ever_if_the_operator_says_so() -> None:
+    patience = Patience(replace(LIMITS, session_timeout=Seconds(0)))
+    client = connection(in_transaction=True)
+    for tick in range(1, 1000):
+        client.session.lines = tick
+        assert not patience.exhausted(client, tick)
 
 
 def test_a_handshake(patience: Patience) -> None:

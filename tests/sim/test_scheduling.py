@@ -1,0 +1,55 @@
+"""What the queue promises, one promise a world."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mta.model import Reply
+from tests.sim.hosts import Answers, Dead, Host
+from tests.sim.world import HOUR, world
+
+
+@dataclass(slots=True)
+class Never(Host):
+    """Defers everything, and notes when."""
+
+    asked: list[float] = field(default_factory=list)
+
+    def transact(self, now: float, addresses: Sequence[bytes]) -> Answers:
+        self.asked.append(now)
+        return 0.0, [Reply(450, "4.2.0", "not today")] * len(addresses)
+
+
+# ---- retries
+
+
+def test_retries_follow_the_schedule() -> None:
+    host = Never()
+    with world({"mx.no.example": host}, first=60, factor=2, cap=1800, jitter=0.1, expiry=12 * HOUR, step=1.0) as it:
+        it.mail("a@no.example", at=10)
+        it.run(13 * HOUR)
+        it.settled()
+    seen = host.asked
+    gaps = [b - a for a, b in itertools.pairwise(seen)]
+    wanted = [min(1800, 60 * 2**n) for n in range(len(gaps))]
+    assert all(0.9 * w - 1 <= g <= 1.1 * w + 1 for g, w in zip(gaps, wanted, strict=True)), gaps
+    assert len({round(g) for g in gaps[6:]}) > 5, "they are spread"
+
+
+# ---- dead sites
+
+
+def test_a_hundred_thousand_for_a_dead_site_delay_nobody_else() -> None:
+    hosts = {"mx.dead.example": Dead(), "mx.fine.example": Host()}
+    with world(hosts) as it:
+        it.run(1)
+        it.mails(100_000, "dead.example")
+        fresh: list[int] = []
+        for second in range(2, 120, 2):
+            fresh += it.mails(10, "fine.example")
+            it.run(second)
+        delays = it.delays(fresh)
+        assert len(delays) == len(fresh)
+        assert delays[len(delays) * 99 // 100] <= 1.0

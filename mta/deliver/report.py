@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
+from mta.mail.replyclass import classify
 from mta.model import (
     NOTIFY_SUCCESS,
     MessageId,
@@ -158,7 +159,7 @@ class Report:
         return Result(job.slot, job.id, job.part, (), job.seat)
 
     def _note(self, message_id: int, name: str, outcome: Outcome, addresses: Sequence[bytes], tls: str) -> None:
-        tail = _tail(message_id, outcome.hop and outcome.hop + tls, str(outcome.reply), time.time())
+        tail = _tail_of(outcome, message_id, outcome.hop and outcome.hop + tls)
         event = _EVENTS[outcome.status]
         for address in addresses:
             self._maillog(name, event, f"to=<{printable(address)}>{tail}")
@@ -167,7 +168,7 @@ class Report:
     def _note_unreadable(self, work: Work, outcomes: Sequence[Outcome]) -> None:
         """The spool does not tell who the recipients are."""
         for outcome in outcomes:
-            tail = _tail(work.job.id, outcome.hop, str(outcome.reply), time.time())
+            tail = _tail_of(outcome, work.job.id, outcome.hop)
             self._maillog(id_text(work.job.id), _EVENTS[outcome.status], f"to=?{tail}")
             self._counters[_COUNTERS[outcome.status]] += 1
 
@@ -182,10 +183,16 @@ def _state_after(outcomes: Sequence[Outcome]) -> int:
     return MIXED if Status.DELIVERED in statuses else GIVEN
 
 
-def _tail(message_id: int, hop: str, status: str, now: float) -> str:
+def _tail_of(outcome: Outcome, message_id: int, hop: str) -> str:
+    """`_tail`; of what was not delivered it says what the reply blames."""
+    blame = "" if outcome.status is Status.DELIVERED else f" class={classify(outcome.reply)}"
+    return _tail(message_id, hop, str(outcome.reply), time.time(), blame)
+
+
+def _tail(message_id: int, hop: str, status: str, now: float, blame: str = "") -> str:
     """The second half of a line. `hop` is printable already: it is made once a connection."""
     delay = now - id_time_ms(MessageId(message_id)) / 1000
-    return f" relay={hop or 'none'} delay={delay if delay > 0 else 0.0:.1f} status={quoted(status)}"
+    return f" relay={hop or 'none'} delay={delay if delay > 0 else 0.0:.1f}{blame} status={quoted(status)}"
 
 
 def _weight(result: Result) -> int:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from mta.config.settings import Notices
 from mta.mail.dsn import Fate, Original, compose
+from mta.mail.replyclass import classify
 from mta.mail.trace import date_text
 from mta.model import (
     NOTIFY_NEVER,
@@ -246,8 +247,8 @@ class Notifier:
         for fate in fates:
             event = "bounced" if fate.action == "failed" else "notified"
             action = "" if fate.action == "failed" else f" action={fate.action}"
-            reason = quoted(str(fate.reply))
-            manager.log(slot, event, f"to=<{printable(fate.address)}>{action} notice={notice} reason={reason}")
+            told = f"notice={notice} class={classify(fate.reply)} reason={quoted(str(fate.reply))}"
+            manager.log(slot, event, f"to=<{printable(fate.address)}>{action} {told}")
         if fates and " " not in notice:
             kinds = {_COUNTERS[fate.action] for fate in fates}
             for counter in kinds:

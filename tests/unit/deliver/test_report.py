@@ -75,7 +75,8 @@ def test_log_lines_hold_no_surprises(tmp_path: Path) -> None:
         assert lines[0].split(" ", 1)[1].startswith(f'{name} delivered to=<"a\\x0ab"@x> relay=h delay=')
         assert lines[0].endswith("status=\"250 'quoted'\\x0aforged line\"")
         assert lines[3].split(" ", 1)[1].startswith(f"{name} deferred to=<c@x> relay=none delay=")
-        assert lines[3].endswith('status="4.4.1 no"')
+        assert lines[3].endswith(' class=connection status="4.4.1 no"')
+        assert " class=" not in lines[0]
         assert rig.counter("deliveries_done") == rig.counter("deliveries_deferred") == 2
         rig.desk.report.flush()
         await asyncio.sleep(0)

@@ -113,6 +113,7 @@ NOTIFY_DELAY = 8
 
 WANTS_TIME = 1  # bits of Arrival.wants: the message waits for a time, or must not be late
 WANTS_HASTE = 2  # its priority is above the usual one
+WANTS_PATIENCE = 4  # its priority is below the usual one
 
 TOLD_DELAY = 1  # bits of Change.told: the sender knows that it takes long
 TOLD_LATE = 2  # and that the time it had set is past
@@ -142,6 +143,9 @@ class Options(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tr
     priority: int = 0  # -9 to 9 (RFC 6710)
     auth: bytes | None = None  # AUTH= of MAIL as xtext (RFC 4954 §5); None: not given
     hold: str = ""  # what was said of hold_until: "for;60", "until;2030-01-31T12:00:00Z" (RFC 4865 §5.1.2)
+    tenant: str = ""  # on whose account it goes; "" for nobody's
+    pool: str = ""  # of sources that it leaves by; "" for what there is without any
+    rank: int = 0  # the priority that it has here where its sender gave none; not told to other servers
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):
@@ -158,10 +162,20 @@ class Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=T
 def wants_of(envelope: Envelope) -> int:
     """What an envelope asks of the queue, as bits WANTS_...; 0 for nearly all."""
     options = envelope.options
-    if options is None or not (options.hold_until or options.deliver_by or options.priority > 0):
+    if options is None:
         return 0
     time = WANTS_TIME if options.hold_until or options.deliver_by else 0
-    return time | (WANTS_HASTE if options.priority > 0 else 0)
+    priority = options.priority or options.rank
+    return time | (WANTS_HASTE if priority > 0 else WANTS_PATIENCE if priority < 0 else 0)
+
+
+Lane = tuple[str, str]  # tenant and pool; either may be ""
+
+
+def lane_of(envelope: Envelope) -> Lane | None:
+    """Whose mail it is and where it leaves; None where it is nobody's and may leave anywhere, as nearly all may."""
+    options = envelope.options
+    return (options.tenant, options.pool) if options is not None and (options.tenant or options.pool) else None
 
 
 def domain_of(address: bytes) -> bytes:
@@ -241,6 +255,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False, array_like=True):
     size: int  # octets of content, trace header included
     domains: tuple[bytes, ...]  # one a part; empty: too many to send, they are read from the spool
     wants: int = 0  # bits WANTS_..., so that the queue manager need not read every envelope
+    lane: Lane | None = None
 
 
 class Arrivals(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
@@ -450,6 +465,7 @@ class Queued(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tru
     domains: tuple[bytes, ...]
     changes: tuple[Change, ...] = ()  # the newest of each part that has one, "finished" ones included
     wants: int = 0  # bits WANTS_...
+    lane: Lane | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mta._fastparse import EXTENSIONS
-from mta.config import auth, listeners, shapes, values
+from mta.config import auth, listeners, shapes, tenants, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
@@ -204,7 +204,7 @@ class _Loader:
             return values.listen_address(value, self._base)
         if key[0] == "domain" and key[-1] == "name":
             return values.domain(value)
-        if key[0] == "route" and key[-1] == "domain":
+        if (key[0] == "route" and key[-1] == "domain") or (key[0] == "tenant" and "senders" in key):
             return values.pattern(value)
         if key[0] == "control":
             return values.user(value)
@@ -241,6 +241,8 @@ class _Loader:
         for n, rule in enumerate(given.get("shape") or ()):
             for name, text in shapes.problems(rule) if rule is not None else ():
                 self.say(("shape", n, name), text)
+        for where, text in tenants.problems(given.get("tenant") or (), given.get("tenants"), every or ()):
+            self.say(where, text)
         delivery = given.get("delivery")
         if delivery is not None and delivery.tls_authorities is not None:
             self._check_readable(("delivery", "tls_authorities"), delivery.tls_authorities)

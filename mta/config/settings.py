@@ -235,6 +235,14 @@ class Listener:
         (),
     )
     xforward: tuple[Network, ...] = key("Who may say so by XFORWARD, for the log alone.", ())
+    tenant: str = key("The [[tenant]] whose mail comes in here, where nothing else says whose it is.", "")
+    priority: int = key(
+        "The priority of mail that comes in here without one (MT-PRIORITY, RFC 6710): above 0 it goes before other mail"
+        " of its tenant, below 0 behind it.",
+        0,
+        low=-9,
+        high=9,
+    )
     limits: Limits = key("[listener.limits]: keys of [limits] that differ here; see there.", Limits())
 
 
@@ -274,6 +282,33 @@ class Domain:
     name: str = key("The domain; exactly this one, no wildcard.")
     deliver: NextHop = key("Where its mail goes: maildir:TEMPLATE, lmtp:HOST:PORT, smtp:HOST:PORT, discard:, ...")
     where: str = place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """[[tenant]]: on whose account mail goes; tenants take turns at each site, by their weights.
+
+    Whose a mail is: what a header says (see [tenants]), else whose user is logged in, else, for clients that may
+    relay, whose domain the sender has, else what the listener says.
+    """
+
+    name: str = key("Its name, in log, queue and filters.")
+    weight: int = key("How many turns it has where others of weight 1 have one.", 1, low=1, high=1000)
+    priority: int = key("The priority of its mail that has none, before that of the listener.", 0, low=-9, high=9)
+    users: tuple[str, ...] = key('Users whose mail is its: names, or "@domain" for all of a domain.', ())
+    senders: tuple[str, ...] = key('Domains of senders whose mail is its, or "*.domain" for all below one.', ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenants:
+    """[tenants]: what a header says about whose mail it is."""
+
+    header: str = key(
+        "The name of a header field that names the tenant, such as X-Tenant; empty: none. It counts only in mail of"
+        " clients in [relay] networks and on listeners that are trusted, and is taken out there.",
+        "",
+    )
+    undeclared: bool = key("Whether it may name tenants that no [[tenant]] declares; these have weight 1.", False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -511,6 +546,8 @@ class Settings:
     auth: tuple[Auth, ...] = ()
     login: Login = Login()
     domain: tuple[Domain, ...] = ()
+    tenant: tuple[Tenant, ...] = ()
+    tenants: Tenants = Tenants()
     route: tuple[Route, ...] = ()
     retry: Retry = Retry()
     notices: Notices = Notices()

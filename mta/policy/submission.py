@@ -23,14 +23,16 @@ _NO_END = b"552 5.3.4 The header of this message is too long\r\n"
 
 
 class LoggedIn(str):
-    """A user's name, and what is his besides: addresses, and "@domain" for all of a domain."""
+    """A user's name, and what is his besides: addresses, and "@domain" for all of a domain; his tenant."""
 
-    __slots__ = ("addresses",)
+    __slots__ = ("addresses", "tenant")
     addresses: frozenset[str]
+    tenant: str
 
-    def __new__(cls, name: str, addresses: Sequence[str]) -> LoggedIn:
+    def __new__(cls, name: str, addresses: Sequence[str], tenant: str = "") -> LoggedIn:
         made = super().__new__(cls, name)
         made.addresses = frozenset(map(with_a_labels, addresses))
+        made.tenant = tenant
         return made
 
 

@@ -19,6 +19,7 @@ TOLD_LATE: Final[int]
 TOLD: Final[int]
 TIMED: Final[int]  # what he wants: the bits of model.WANTS_..., shifted by two
 URGENT: Final[int]
+PATIENT: Final[int]
 EMBARGOED: Final[int]  # deferred until the time that he set
 
 class Arena:
@@ -65,6 +66,10 @@ class Arena:
     def set_site(self, slot: int, site: int) -> None: ...
     def why(self, slot: int) -> int: ...
     def set_why(self, slot: int, why: int) -> None: ...
+    def lane(self, slot: int) -> tuple[int, int]:
+        """(tenant, pool)."""
+    def assign(self, slot: int, tenant: int, pool: int) -> None:
+        """Say whose an idle delivery is, and by which pool it leaves; 0 and 0 until then."""
     def marks(self, slot: int) -> int: ...
     def mark(self, slot: int, marks: int) -> None:
         """Set some marks."""

@@ -62,13 +62,15 @@ cdef enum:
     M_TOLD_LATE = 2
     M_TIMED = 4
     M_URGENT = 8
-    M_EMBARGOED = 16
+    M_PATIENT = 16
+    M_EMBARGOED = 32
 
 TOLD_DELAY = M_TOLD_DELAY
 TOLD_LATE = M_TOLD_LATE
 TOLD = M_TOLD_DELAY | M_TOLD_LATE
 TIMED = M_TIMED
 URGENT = M_URGENT
+PATIENT = M_PATIENT
 EMBARGOED = M_EMBARGOED
 
 
@@ -84,6 +86,8 @@ cdef struct Slot:
     uint32_t why
     uint16_t part
     uint16_t attempts
+    uint16_t tenant
+    uint16_t pool
     uint8_t state
     uint8_t marks
 
@@ -412,6 +416,19 @@ cdef class Arena:
 
     def set_why(self, uint32_t slot, uint32_t why):
         self.at(slot).why = why
+
+    def lane(self, uint32_t slot):
+        """(tenant, pool)."""
+        cdef Slot *s = self.at(slot)
+        return s.tenant, s.pool
+
+    def assign(self, uint32_t slot, uint16_t tenant, uint16_t pool):
+        """Say whose an idle delivery is, and by which pool it leaves; 0 and 0 until then."""
+        cdef Slot *s = self.at(slot)
+        if s.state != S_IDLE:
+            raise ValueError(f"the delivery in slot {slot} is in a list")
+        s.tenant = tenant
+        s.pool = pool
 
     def marks(self, uint32_t slot):
         return self.at(slot).marks

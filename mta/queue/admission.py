@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mta.model import Arrivals, Change, Options, Position, Queued
+from mta.model import WANTS_TIME, Arrivals, Change, Options, Position, Queued
 from mta.queue import _arena
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ class Admission:
         """A message enters the queue, new or recovered."""
         manager = self._manager
         manager.messages += 1
-        if len(queued.domains) == 1 and len(queued.changes) < 2 and not queued.wants:
+        if len(queued.domains) == 1 and len(queued.changes) < 2 and not queued.wants and queued.lane is None:
             self._admit_single(queued)
             return
         wishes = manager.wishes
-        options = wishes.read(queued.ref) if queued.wants else None
+        options = wishes.read(queued.ref) if queued.wants & WANTS_TIME else None
         changes = {c.part: c for c in queued.changes} if queued.changes else {}
         if len(queued.domains) > 1:
             manager.parts[queued.id] = len(queued.domains) - sum(c.kind == "finished" for c in changes.values())
@@ -46,7 +46,9 @@ class Admission:
             if change is not None and change.kind == "finished":
                 continue
             slot = self._arena.add(queued.id, queued.ref, self._places.domain(domain), part)
-            if options is not None:
+            if queued.lane is not None:
+                self._arena.assign(slot, *manager.lanes.numbers(queued.lane))
+            if queued.wants:
                 wishes.enter(slot, queued.wants, options)
             if change is not None:
                 self._restore(slot, change, options)

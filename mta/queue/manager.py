@@ -33,6 +33,7 @@ from mta.queue.attempts import Attempts
 from mta.queue.by_hand import ByHand
 from mta.queue.couriers import Couriers
 from mta.queue.extras import Extras
+from mta.queue.lanes import Lanes
 from mta.queue.outcome import Verdict
 from mta.queue.places import Places
 from mta.queue.reasons import Reasons
@@ -102,6 +103,7 @@ class QueueManager:
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
         self.wishes = Wishes(self)
+        self.lanes = Lanes()
         self.admission = Admission(self)
         self.by_hand = ByHand(self)
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id

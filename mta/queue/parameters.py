@@ -1,6 +1,6 @@
-"""What the client said beside the addresses, as `mta queue show` tells it. Pure: envelope in, rows out.
+"""What the client said beside the addresses, and what was decided of it, as `mta queue show` tells it. Pure.
 
-Only what was said is told; nearly all messages have none of it. All text is printable.
+Only what there is is told; nearly all messages have none of it. All text is printable.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ def wishes(envelope: Envelope) -> dict[str, object]:
         "hold_until": options.hold_until / 1000,
         "deliver_by": options.deliver_by / 1000,
         "priority": options.priority,
+        "tenant": options.tenant,
+        "pool": options.pool,
+        "rank": options.rank,
     }
     found = {name: value for name, value in said.items() if value}
     if options.deliver_by:

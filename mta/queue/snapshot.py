@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mta.model import Change, Queued, Ref, part_domains
+from mta.model import Change, Lane, Queued, Ref, part_domains
 from mta.queue import _arena
 from mta.queue.attempts import UNJOURNALLED
 from mta.queue.wishes import wants
@@ -53,8 +53,10 @@ class Housekeeping:
                     several.add(message_id)
                     continue
                 domains = (self._manager.domains[domain],)
+                lane = self._lane(slot)
                 if not attempts and not why and not marks & _arena.TOLD and not self._has_begun(slot):
-                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, wants=wants(marks)))
+                    asked = wants(marks)
+                    batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, wants=asked, lane=lane))
                 elif state != _arena.DEFERRED or slot in self._manager.extras.ambiguous:
                     batch.append(self._queued([slot], domains))
                 else:
@@ -70,7 +72,15 @@ class Housekeeping:
                         told=marks & _arena.TOLD,
                     )
                     batch.append(
-                        Queued(id=message_id, ref=ref, size=0, domains=domains, changes=(change,), wants=wants(marks))
+                        Queued(
+                            id=message_id,
+                            ref=ref,
+                            size=0,
+                            domains=domains,
+                            changes=(change,),
+                            wants=wants(marks),
+                            lane=lane,
+                        )
                     )
             yield from batch
         for message_id, members in self._members(several).items():
@@ -110,7 +120,11 @@ class Housekeeping:
             domains=domains,
             changes=tuple(changes),
             wants=wants(arena.marks(first)),
+            lane=self._lane(first),
         )
+
+    def _lane(self, slot: int) -> Lane | None:
+        return self._manager.lanes.lane(*self._manager.arena.lane(slot))
 
     def _has_news(self, slot: int) -> bool:
         """Whether there is more to tell of a delivery than that it arrived."""

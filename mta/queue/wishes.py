@@ -35,7 +35,7 @@ _IN_HAND = (_arena.ACTIVE, _arena.IDLE)
 
 def wants(marks: int) -> int:
     """The bits WANTS_... that are in the marks of a slot."""
-    return marks >> 2 & 3
+    return marks >> 2 & 7
 
 
 def embargo_text(until_ms: int) -> str:
@@ -61,10 +61,11 @@ class Wishes:
         except StoreError:
             return None
 
-    def enter(self, slot: int, wants: int, options: Options) -> None:
-        """A delivery with wishes is in this slot from now on."""
+    def enter(self, slot: int, wants: int, options: Options | None) -> None:
+        """A delivery with wishes is in this slot from now on; `options` where they are about time."""
         self._arena.mark(slot, wants << 2)
-        self._arm(slot, options)
+        if options is not None:
+            self._arm(slot, options)
 
     def embargo(self, slot: int, options: Options, change: Change | None = None) -> bool:
         """Let a delivery wait for the time that its sender set, if that is ahead and nobody let it go meanwhile."""

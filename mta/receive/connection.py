@@ -22,6 +22,7 @@ from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError
 from mta.policy.admission import NOBODY, Guest
 from mta.policy.shape import Look
 from mta.policy.submission import Unfit
+from mta.receive.placing import first_read
 from mta.receive.tls import TlsShell
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Connection(asyncio.BufferedProtocol):
     the tick `since` (mta.receive.patience), `choked` the tick since which it does not read its replies, or 0.
     `large` is the file of a large text that arrives and `large_id` the id it was begun under, `look` what is known of
     its shape, `failed` why it could not be taken, `tls` the shell of a connection under TLS, `lost` that it is gone,
-    `login` the mechanism and state of an AUTH that goes on, `origin` the HELO name, whether it was EHLO, the beginning
+    `login` the mechanism and state of an AUTH that goes on, `named` the tenant that the header of a large text names,
+    `origin` the HELO name, whether it was EHLO, the beginning
     of the trace header that was made of it, and the header's clause about TLS.
     """
 
@@ -89,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         "login",
         "look",
         "lost",
+        "named",
         "origin",
         "powers",
         "progress",
@@ -96,6 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         "shape",
         "since",
         "submission",
+        "tenancy",
         "tls",
         "transport",
     )
@@ -115,6 +119,8 @@ class Connection(asyncio.BufferedProtocol):
         self.submission = endpoint.submission
         self.lmtp = endpoint.lmtp
         self.shape = endpoint.shape
+        self.tenancy = endpoint.tenancy
+        self.named = ""
         self.look: Look | None = None
         self.guest: Guest = NOBODY
         self.id = ""
@@ -278,6 +284,11 @@ class Connection(asyncio.BufferedProtocol):
         return self._endpoint.refusals.id_of(self)
 
     @property
+    def trusted(self) -> bool:
+        """Whether the client may relay."""
+        return self._endpoint.trusts(self.client)
+
+    @property
     def greeting(self) -> bytes:
         return self._endpoint.config.greeting
 
@@ -332,6 +343,8 @@ class Connection(asyncio.BufferedProtocol):
             if self.large is None:
                 self.large_id, self.large = self._endpoint.begin_body()
                 self.look = Look(self.shape)
+                if self.tenancy is not None:
+                    chunk = first_read(self, self.tenancy, chunk)
                 chunk = self._endpoint.prepared(chunk, self.session.user, self.large_id, whole=False)
             self.large.write(self._looked_at(chunk))
         except StoreError as error:

@@ -39,6 +39,7 @@ from mta.policy.relay import expand_postmaster
 from mta.receive.asked import options_of, recipients_of
 from mta.receive.claimed import forwarded_fields
 from mta.receive.listener import refusal
+from mta.receive.placing import place
 
 if TYPE_CHECKING:
     from mta.receive.connection import Connection
@@ -147,6 +148,8 @@ class MessageIntake:
         if asked is not None or user:
             is_his = partial(connection.submission.is_his, session.user) if connection.submission is not None else None
             options = options_of(asked, user, is_his)
+        if connection.tenancy is not None:
+            options, body = place(connection, connection.tenancy, options, body)
         text = id_text(message_id)
         origin = connection.origin
         if origin is None or origin[0] is not helo or origin[1] is not session.esmtp:
@@ -247,7 +250,9 @@ class MessageIntake:
 def _told_of(options: Options) -> str:
     """What the log says of a transaction that was not plain."""
     user = f" user={printable(options.user)}" if options.user else ""
-    return f"{user} priority={options.priority}" if options.priority else user
+    tenant = f" tenant={options.tenant}" if options.tenant else ""
+    priority = options.priority or options.rank
+    return f"{user}{tenant} priority={priority}" if priority else user + tenant
 
 
 def _ascii(address: bytes) -> str:

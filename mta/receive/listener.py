@@ -20,6 +20,7 @@ from mta.receive.offers import offers
 from mta.receive.patience import Patience
 
 if TYPE_CHECKING:
+    from mta.policy.tenancy import Tenancy
     from mta.receive.auth import Logins
     from mta.receive.connection import Connection
     from mta.receive.intake import MessageIntake
@@ -63,6 +64,7 @@ class Endpoint:
         domains: Sequence[Domain] = (),
         logins: Logins | None = None,
         local: bool = False,
+        tenancy: Tenancy | None = None,
     ) -> None:
         self.role, self.local, self._trusted = listener.role, local, local and listener.trusted
         self.implicit_tls = listener.tls == "implicit"
@@ -75,8 +77,8 @@ class Endpoint:
         self.shape = Shape(limits)
         self._limits = limits
         self._refuse_mail = b""
-        self.early_talk = listener.early_talk
-        self.greeting_delay = listener.greeting_delay
+        self.tenancy = tenancy
+        self.early_talk, self.greeting_delay = listener.early_talk, listener.greeting_delay
         self.proxies = listener.proxy_protocol
         # Whether clients come in through mta.receive.front.
         self.has_front = bool(self.proxies or listener.greeting_delay) or listener.early_talk != "ignore"
@@ -129,6 +131,10 @@ class Endpoint:
             judge = self._relay.judge_for(connection.client, self.role)
         counted = connection.guest.tag and self._limits.recipient_rate.count
         return partial(_judge_counted, connection.guest, judge) if counted else judge
+
+    def trusts(self, client: str) -> bool:
+        """Whether this client may relay, whoever is logged in."""
+        return (self._trusted and client == LOCAL_CLIENT) or self._relay.trusts(client)
 
     def delay_after(self, errors: int) -> float:
         """How long the refusal of that many errors is held back."""

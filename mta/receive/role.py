@@ -33,6 +33,7 @@ from mta.policy.admission import Admission
 from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
 from mta.policy.tally import TallyTable
+from mta.policy.tenancy import Tenancy
 from mta.receive.connection import Connection
 from mta.receive.front import Front
 from mta.receive.intake import MessageIntake
@@ -141,6 +142,7 @@ class Receiver:
                     domains=settings.domain,
                     logins=self._make_logins(authenticator, listener),
                     local=sock.family == socket.AF_UNIX,
+                    tenancy=Tenancy.of(settings, listener),
                 ),
                 sock,
             )

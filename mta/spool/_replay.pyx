@@ -40,6 +40,9 @@ cdef enum:
     HOLD_UNTIL = 6          # places in model.Options
     DELIVER_BY = 7
     PRIORITY = 10
+    TENANT = 13
+    POOL = 14
+    RANK = 15
 
 
 cdef struct Packed:         # mta.spool.state.ENTRY, little endian, no padding
@@ -207,8 +210,8 @@ cdef class Newest:
 def heads(data, list found not None, size_t base):
     """For each record in `found` (of a scan of `data`, which lies at `base`): its octets, those in a body file, domain.
 
-    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of), or
-    is of another version: decode these with care.
+    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of),
+    has a lane (model.lane_of), or is of another version: decode these with care.
     What is no MESSAGE has None in its place.
     """
     cdef Py_buffer buffer
@@ -286,14 +289,20 @@ cdef bint is_plain(const uint8_t *at, const uint8_t *end) noexcept:
         return False
     if at[0] == 0xC0:                                   # none
         return True
-    if at[0] & 0xF0 != 0x90:
+    if at[0] & 0xF0 == 0x90:
+        count = at[0] & 0x0F
+        at += 1
+    elif at[0] == 0xDC and end - at >= 3:               # an array of more than 15
+        count = <size_t>at[1] << 8 | at[2]
+        at += 3
+    else:
         return False
-    count = at[0] & 0x0F
-    at += 1
     for field in range(count):
         if at == NULL or at >= end:
             return False
-        if (field == HOLD_UNTIL or field == DELIVER_BY or field == PRIORITY) and at[0] != 0:
+        if (field == HOLD_UNTIL or field == DELIVER_BY or field == PRIORITY or field == RANK) and at[0] != 0:
+            return False
+        if (field == TENANT or field == POOL) and at[0] != 0xA0:
             return False
         at = skipped(at, end, 1)
     return at != NULL

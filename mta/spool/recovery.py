@@ -424,5 +424,11 @@ class Recovery:
 
 def _moved(queued: Queued, ref: int) -> Queued:
     return Queued(
-        id=queued.id, ref=ref, size=queued.size, domains=queued.domains, changes=queued.changes, wants=queued.wants
+        id=queued.id,
+        ref=ref,
+        size=queued.size,
+        domains=queued.domains,
+        changes=queued.changes,
+        wants=queued.wants,
+        lane=queued.lane,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mta.model import Change, Envelope, Queued, StoreError, part_domains, wants_of
+from mta.model import Change, Envelope, Queued, StoreError, lane_of, part_domains, wants_of
 from mta.spool._commit import find, scan
 from mta.spool._replay import heads
 from mta.spool.format import (
@@ -139,6 +139,7 @@ def message_in(view: SegmentView, found: Found) -> tuple[Queued, bool]:
         size=length - MESSAGE_HEAD.size - size + large,
         domains=tuple(part_domains(envelope.recipients)),
         wants=wants_of(envelope),
+        lane=lane_of(envelope),
     )
     return queued, bool(flags & LARGE)
 
@@ -152,7 +153,13 @@ def text_of(view: SegmentView, found: Found) -> tuple[int, int]:
 def with_changes(queued: Queued, changes: tuple[Change, ...]) -> Queued:
     """The message in its newest state. (Built anew: `structs.replace` takes four times as long.)"""
     return Queued(
-        id=queued.id, ref=queued.ref, size=queued.size, domains=queued.domains, changes=changes, wants=queued.wants
+        id=queued.id,
+        ref=queued.ref,
+        size=queued.size,
+        domains=queued.domains,
+        changes=changes,
+        wants=queued.wants,
+        lane=queued.lane,
     )
 
 

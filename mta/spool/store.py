@@ -35,6 +35,7 @@ from mta.model import (
     Ref,
     Stored,
     StoreError,
+    lane_of,
     part_domains,
     wants_of,
 )
@@ -402,8 +403,10 @@ class LocalStore:
             stored = self._reader.read(Ref(ref))
         except StoreError:
             return None
-        domains = tuple(part_domains(stored.envelope.recipients))
-        return Queued(id=stored.id, ref=ref, size=stored.size, domains=domains, wants=wants_of(stored.envelope))
+        envelope = stored.envelope
+        domains = tuple(part_domains(envelope.recipients))
+        wants, lane = wants_of(envelope), lane_of(envelope)
+        return Queued(id=stored.id, ref=ref, size=stored.size, domains=domains, wants=wants, lane=lane)
 
     def _claimed(self, arrival: Arrival) -> Queued | None:
         """An arrival, unless it is known already."""
@@ -418,7 +421,8 @@ class LocalStore:
             return None
         if arrival.size > arrival.length:
             self._large[arrival.ref] = arrival.id
-        return Queued(id=arrival.id, ref=arrival.ref, size=arrival.size, domains=domains, wants=arrival.wants)
+        wants, lane = arrival.wants, arrival.lane
+        return Queued(id=arrival.id, ref=arrival.ref, size=arrival.size, domains=domains, wants=wants, lane=lane)
 
     def _catch_up(self, log: int, target: int) -> list[Queued]:
         """Read a log from where it is known up to `target`; all before that is durable, so what is read is final."""

@@ -29,7 +29,19 @@ from pathlib import Path
 import msgspec
 
 from mta.config.settings import Spool
-from mta.model import Arrival, Body, Committed, Draft, IdSource, MessageId, Ref, StoreError, part_domains, wants_of
+from mta.model import (
+    Arrival,
+    Body,
+    Committed,
+    Draft,
+    IdSource,
+    MessageId,
+    Ref,
+    StoreError,
+    lane_of,
+    part_domains,
+    wants_of,
+)
 from mta.spool._commit import Committer
 from mta.spool.bodies import BodyFile, store_error
 from mta.spool.format import FIRST_OFFSET, LARGE, MESSAGE, MESSAGE_HEAD, make_ref, padded, segment_name
@@ -201,9 +213,10 @@ class LogWriter:
         self._appended(offset + need)
         domains = part_domains(draft.envelope.recipients)
         named = tuple(domains) if len(domains) <= _MOST_DOMAINS else ()
-        arrival = Arrival(
-            draft.id, segment.key << 24 | offset >> 3, need, size + large, named, wants_of(draft.envelope)
+        wants, lane = (
+            (0, None) if draft.envelope.options is None else (wants_of(draft.envelope), lane_of(draft.envelope))
         )
+        arrival = Arrival(draft.id, segment.key << 24 | offset >> 3, need, size + large, named, wants, lane)
         self._waiting.append((token, arrival))
         self._messages += 1
 

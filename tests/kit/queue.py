@@ -24,6 +24,7 @@ from mta.model import (
     Status,
     Stored,
     StoreError,
+    lane_of,
     part_domains,
     wants_of,
 )
@@ -178,6 +179,7 @@ class World:
                 domains=domains,
                 changes=changes,
                 wants=wants_of(envelope),
+                lane=lane_of(envelope),
             )
         )
         self.manager.dispatch()

@@ -18,6 +18,7 @@ from mta.queue._arena import (
     EMBARGOED,
     HELD,
     IDLE,
+    PATIENT,
     READY,
     TIMED,
     TOLD,
@@ -302,4 +303,5 @@ def test_an_embargo_ends_with_the_wait() -> None:
 
 def test_marks_are_those_of_the_model() -> None:
     assert (TOLD_DELAY, TOLD_LATE, TOLD) == (model.TOLD_DELAY, model.TOLD_LATE, 3)
-    assert (TIMED >> 2, URGENT >> 2) == (model.WANTS_TIME, model.WANTS_HASTE)
+    asked = (model.WANTS_TIME, model.WANTS_HASTE, model.WANTS_PATIENCE)
+    assert asked == (TIMED >> 2, URGENT >> 2, PATIENT >> 2)

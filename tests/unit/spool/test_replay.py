@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mta.spool._replay as native
-from mta.model import Change, Envelope, Options, Recipient, part_domains, wants_of
+from mta.model import Change, Envelope, Options, Recipient, lane_of, part_domains, wants_of
 from mta.spool.format import LARGE, MESSAGE, MESSAGE_HEAD, RECORD, STATE
 from mta.spool.state import pack_changes, unpack_changes
 
@@ -102,6 +102,9 @@ options = st.none() | st.builds(
     by_return=st.booleans(),
     priority=st.just(0) | st.integers(-9, 9),
     auth=st.none() | st.binary(max_size=300),
+    tenant=st.just("") | st.text(max_size=64),
+    pool=st.just("") | st.text(max_size=64),
+    rank=st.just(0) | st.integers(-9, 9),
 )
 
 
@@ -120,17 +123,19 @@ def test_the_only_domain_is_that_of_the_model(
     payload = MESSAGE_HEAD.pack(len(encoded), 0, large) + encoded + text
     flags = LARGE if large else 0
     records = [(MESSAGE, flags, 0, len(payload), 1), (STATE, 0, 0, len(payload), 0)]
-    plain = options is None or not (options.hold_until or options.deliver_by or options.priority)
-    assert not (plain and wants_of(envelope))
+    plain = options is None or not (
+        options.hold_until or options.deliver_by or options.priority or options.tenant or options.pool or options.rank
+    )
+    assert not (plain and (wants_of(envelope) or lane_of(envelope)))
     domain = part_domains(envelope.recipients)[0] if len(to) == 1 and plain else None
     assert looked_at(bytes(RECORD.size) + payload, records) == [(len(text) + large, large, domain), None]
 
 
 def test_where_the_options_are_that_the_quick_look_heeds() -> None:
-    """HOLD_UNTIL, DELIVER_BY and PRIORITY in the .pyx."""
+    """HOLD_UNTIL to RANK in the .pyx."""
     fields = Options.__struct_fields__
     assert [fields[n] for n in (6, 7, 10)] == ["hold_until", "deliver_by", "priority"]
-    assert len(fields) < 16, "an array of more has another form in msgpack"
+    assert fields[13:16] == ("tenant", "pool", "rank")
     assert (Envelope.__struct_fields__[5], Recipient.__struct_fields__[0]) == ("options", "address")
 
 
@@ -139,6 +144,14 @@ def test_envelopes_of_earlier_versions_are_read_quickly_too(fields: int) -> None
     encoded = msgspec.msgpack.encode([b"s@x", [[b"a@Y.test"]], False, "192.0.2.1", b"h"][:fields])
     payload = MESSAGE_HEAD.pack(len(encoded), 0, 0) + encoded
     assert looked_at(bytes(RECORD.size) + payload, [(MESSAGE, 0, 0, len(payload), 1)]) == [(0, 0, b"y.test")]
+
+
+@pytest.mark.parametrize(("tenant", "domain"), [("", b"y.test"), ("acme", None)])
+def test_options_of_later_versions_are_read_quickly_too(tenant: str, domain: bytes | None) -> None:
+    options = [*msgspec.msgpack.decode(msgspec.msgpack.encode(Options(user="u", tenant=tenant))), "more", 7, None]
+    encoded = msgspec.msgpack.encode([b"s@x", [[b"a@Y.test"]], False, "192.0.2.1", b"h", options])
+    payload = MESSAGE_HEAD.pack(len(encoded), 0, 0) + encoded
+    assert looked_at(bytes(RECORD.size) + payload, [(MESSAGE, 0, 0, len(payload), 1)]) == [(0, 0, domain)]
 
 
 @given(st.binary(max_size=120))

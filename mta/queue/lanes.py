@@ -1,0 +1,47 @@
+"""Whose deliveries are, and by which pool they leave: names to the small numbers that slots of the arena have.
+
+Number 0 is nobody, and no pool. Names stay known for the life of the queue manager; there may be `MOST` of each kind,
+and what comes beyond counts as nobody's (its envelope still says whose it is).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mta.model import Lane
+
+MOST: Final = 65_536
+
+
+class Lanes:
+    """Those of one queue."""
+
+    def __init__(self) -> None:
+        self.tenants = [""]
+        self.pools = [""]
+        self._tenants = {"": 0}
+        self._pools = {"": 0}
+        self._known: dict[Lane, tuple[int, int]] = {}
+
+    def numbers(self, lane: Lane) -> tuple[int, int]:
+        """Of tenant and pool."""
+        known = self._known.get(lane)
+        if known is None:
+            tenant, pool = lane
+            known = _number(tenant, self.tenants, self._tenants), _number(pool, self.pools, self._pools)
+            self._known[lane] = known
+        return known
+
+    def lane(self, tenant: int, pool: int) -> Lane | None:
+        """What they are the numbers of."""
+        return (self.tenants[tenant], self.pools[pool]) if tenant or pool else None
+
+
+def _number(name: str, names: list[str], known: dict[str, int]) -> int:
+    number = known.get(name)
+    if number is None:
+        if len(names) >= MOST:
+            return 0
+        number = known[name] = len(names)
+        names.append(name)
+    return number

@@ -115,6 +115,7 @@ SWITCHES: list[tuple[str, Any]] = [
     ("commands", True),
     ("slow_errors", 2),
     ("idle_commands", 4),
+    ("mails", 3),
 ]
 LAZY = 0x8000
 HEAD = 7

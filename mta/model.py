@@ -243,6 +243,18 @@ class Site(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     implicit: bool = False  # the host is the domain itself for want of an MX record
 
 
+class Source(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """Where mail leaves from. "" stands for: whatever address the kernel takes, or none of that family."""
+
+    name: str  # "" for what there is without any [[source]]
+    ipv4: str = ""
+    ipv6: str = ""
+    ehlo: str = ""  # what this server calls itself from there; "": its hostname
+
+
+ANYWHERE = Source(name="")
+
+
 # ---- records between processes ---------------------------------------------------------------------------------
 
 
@@ -304,6 +316,7 @@ class SiteNews(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
     number: int
     site: Site
+    source: Source = ANYWHERE
 
 
 class Status(enum.IntEnum):

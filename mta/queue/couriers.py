@@ -78,7 +78,7 @@ class Couriers:
         link = self.by_worker[worker].link
         if worker not in queue.told:
             queue.told.add(worker)
-            link.send(SiteNews(queue.number, queue.description(len(self.by_worker))))
+            link.send(SiteNews(queue.number, queue.description(len(self.by_worker)), queue.source))
         if pending:
             jobs = tuple([Job(*job, seat, pending.get(job[0], ())) for job, seat in zip(taken, seats, strict=True)])
         else:

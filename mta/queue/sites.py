@@ -9,18 +9,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mta.model import Site
+from mta.model import ANYWHERE, Site, Source
 from mta.queue._arena import Arena
 
 
 class SiteQueue:
-    """One site in the queue manager: its number on the links, its ready list, what is out."""
+    """One site, from one source: its number on the links, its ready list, what is out."""
 
-    __slots__ = ("in_flight", "number", "ready", "site", "told", "window")
+    __slots__ = ("in_flight", "number", "ready", "site", "source", "told", "window")
 
-    def __init__(self, number: int, site: Site, ready: int, couriers: list[int]) -> None:
+    def __init__(self, number: int, site: Site, ready: int, couriers: list[int], source: Source = ANYWHERE) -> None:
         self.number = number
         self.site = site
+        self.source = source
         self.ready = ready
         self.in_flight = dict.fromkeys(couriers, 0)
         self.told: set[int] = set()  # couriers that know the number, in their present life
@@ -42,24 +43,38 @@ class SiteQueue:
 
 
 class SiteTable:
-    """All sites, by canonical name and by number."""
+    """All queues, by number and by what they are for: a site, by its canonical name, and a source, by its name."""
 
     def __init__(self, arena: Arena, couriers: list[int]) -> None:
         self._arena = arena
         self._couriers = couriers
-        self._by_name: dict[str, SiteQueue] = {}
+        self._by_name: dict[str, SiteQueue] = {}  # from anywhere
+        self._by_source: dict[tuple[str, str], SiteQueue] = {}
         self.by_number: list[SiteQueue] = []
         # Number 0 is what a slot has before it was routed: after our restart a courier may have such a one in hand.
         self.get(Site(name="(not routed)", kind="hold"))
 
     def get(self, site: Site) -> SiteQueue:
-        """The queue of a site; a new one if it was not met before."""
+        """The queue of a site, from anywhere; a new one if it was not met before."""
         known = self._by_name.get(site.name)
         if known is None:
-            known = SiteQueue(len(self.by_number), site, self._arena.new_list(), self._couriers)
-            self._by_name[site.name] = known
-            self.by_number.append(known)
+            known = self._by_name[site.name] = self._made(site, ANYWHERE)
         return known
+
+    def get_from(self, site: Site, source: Source) -> SiteQueue:
+        """The queue of a site from one source."""
+        if source is ANYWHERE:
+            return self.get(site)
+        key = site.name, source.name
+        known = self._by_source.get(key)
+        if known is None:
+            known = self._by_source[key] = self._made(site, source)
+        return known
+
+    def _made(self, site: Site, source: Source) -> SiteQueue:
+        queue = SiteQueue(len(self.by_number), site, self._arena.new_list(), self._couriers, source)
+        self.by_number.append(queue)
+        return queue
 
     def forget_courier(self, worker: int) -> None:
         """A courier was restarted: it has nothing in hand and knows no site."""

@@ -1,4 +1,4 @@
-"""Where an idle delivery waits next: the ready list of a site, the held list, or the one of those waiting for DNS.
+"""Where an idle delivery waits next: the ready list of a site, the held list, or one of those waiting for DNS.
 
 Routes are kept: those of the configuration for good, those from MX records for a while.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from mta.model import LookupFailure, Resolver
 from mta.queue import _arena
@@ -20,6 +21,13 @@ from mta.queue.sites import SiteQueue, SiteTable
 _ROUTE_SECONDS = 60.0  # how long an MX route is taken without asking the resolver's cache
 _HELD_BY_ROUTE = "held: the route for this domain is hold:"
 _ROUTES_KEPT = 200_000
+
+
+class _LookingUp(NamedTuple):
+    """A question to the name servers, and the list of those that wait for the answer."""
+
+    task: asyncio.Task[None]
+    waiting: int
 
 
 class Places:
@@ -51,7 +59,8 @@ class Places:
         self.dirty: set[SiteQueue] = set()  # sites that may have something to give out
         self._numbers: dict[bytes, int] = {}
         self._routes: dict[int, tuple[SiteQueue, float]] = {}
-        self._lookups: dict[int, asyncio.Task[None]] = {}
+        self._lookups: dict[int, _LookingUp] = {}  # by domain
+        self._lists: list[int] = []  # of lookups that are over
         self._open = False
 
     def open(self) -> None:
@@ -64,8 +73,8 @@ class Places:
             self.route(slot)
 
     def close(self) -> None:
-        for task in self._lookups.values():
-            task.cancel()
+        for lookup in self._lookups.values():
+            lookup.task.cancel()
 
     def domain(self, domain: bytes) -> int:
         """The number of a domain."""
@@ -119,11 +128,15 @@ class Places:
         self._routes[number] = queue, until
 
     def _await_route(self, slot: int, number: int, domain: str) -> None:
-        self._arena.push(self.resolving, slot, _arena.RESOLVING)
-        if number not in self._lookups:
-            self._lookups[number] = asyncio.get_running_loop().create_task(self._look_up(number, domain))
+        lookup = self._lookups.get(number)
+        if lookup is None:
+            # A list of its own, as a search for those that wait would look at the whole queue.
+            waiting = self._lists.pop() if self._lists else self._arena.new_list()
+            task = asyncio.get_running_loop().create_task(self._look_up(number, domain, waiting))
+            lookup = self._lookups[number] = _LookingUp(task, waiting)
+        self._arena.push(lookup.waiting, slot, _arena.RESOLVING)
 
-    async def _look_up(self, number: int, domain: str) -> None:
+    async def _look_up(self, number: int, domain: str, waiting: int) -> None:
         failure: LookupFailure | None = None
         try:
             queue = self._sites.get(self._router.by_mx(domain, await self._resolver.mx(domain)))
@@ -132,18 +145,11 @@ class Places:
             failure = error
         finally:
             del self._lookups[number]
-        for slot in self._waiting_for(number):
-            self._arena.detach(slot)
+        # What fails may be routed anew at once, to a lookup of its own: its list is another one.
+        while (slot := self._arena.pop(waiting)) >= 0:
             if failure is not None:
                 self._failed(slot, failure)
             else:
                 self.enqueue(slot, queue)
+        self._lists.append(waiting)
         self._routed()
-
-    def _waiting_for(self, number: int) -> list[int]:
-        found: list[int] = []
-        cursor = 0
-        while cursor >= 0:
-            slots, cursor = self._arena.scan(cursor, 10_000, 1 << _arena.RESOLVING)
-            found.extend(slot for slot in slots if self._arena.domain(slot) == number)
-        return found

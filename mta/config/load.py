@@ -11,7 +11,6 @@ import difflib
 import os
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -156,7 +155,7 @@ class _Loader:
 
     def _value(self, hint: Any, metadata: Any, value: object, key: KeyPath) -> Any:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-        if origin is types.UnionType and type(None) in arguments:
+        if type(None) in arguments:
             hint = next(a for a in arguments if a is not type(None))
         if dataclasses.is_dataclass(hint) and hint not in (Address, NextHop, Rate):
             return self.section(hint, value, key)  # type: ignore[arg-type]

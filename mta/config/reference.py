@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from mta.config.settings import Address, CoolDown, Limits, Network, NextHop, Octets, Rate, Seconds, Settings
+from mta.config.settings import Address, Blame, CoolDown, Limits, Network, NextHop, Octets, Rate, Seconds, Settings
 
 _HEAD = """\
 # Configuration
@@ -30,6 +29,7 @@ _TYPES: dict[object, str] = {
     CoolDown: "table of replies",
     Limits: "table",
     Path: "path",
+    Blame: "class of replies",
     str: "string",
     int: "number",
     bool: "true or false",
@@ -50,7 +50,7 @@ def _section(name: str, hint: Any) -> str:
     title = f"[[{name}]]" if several else f"[{name}]"
     lines = [
         f"\n## {title}\n",
-        sentence[:1].upper() + sentence[1:],
+        " ".join((sentence[:1].upper() + sentence[1:]).split()),
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
@@ -75,6 +75,8 @@ def _row(field: dataclasses.Field[Any], hint: Any) -> str:
 
 def _type(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint in _TYPES:
+        return _TYPES[hint]
     if origin is Literal:
         return " or ".join(f'"{a}"' for a in arguments)
     if _is_tables(hint):
@@ -83,9 +85,9 @@ def _type(hint: Any) -> str:
         return _TYPES[CoolDown]
     if origin is tuple:
         return f"{_type(arguments[0])} or list"
-    if origin is types.UnionType and type(None) in arguments:
+    if type(None) in arguments:
         return _type(arguments[0])
-    return _TYPES[hint]
+    raise TypeError(f"no word for {hint}")
 
 
 def _default(value: object) -> str:

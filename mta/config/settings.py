@@ -320,6 +320,49 @@ class Route:
     where: str = place()
 
 
+Blame = Literal[
+    "unknown-user",
+    "disabled-user",
+    "mailbox-full",
+    "content",
+    "reputation",
+    "authentication",
+    "sender",
+    "policy",
+    "rate",
+    "greylist",
+    "relay-denied",
+    "size",
+    "dns",
+    "tls",
+    "connection",
+    "protocol",
+    "system",
+    "loop",
+    "expired",
+    "suppressed",
+    "other",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryRule:
+    """[[retry.rule]]: other times for some mail. The first rule counts whose patterns all fit, and [retry] for all that
+    it does not say; "*" and "?" stand for any text."""
+
+    domain: tuple[str, ...] = key('Domains of recipients: "*.example.net".', ())
+    site: tuple[str, ...] = key('Names of sites as `mta site list` shows them: "smtp:relay.example:25".', ())
+    tenant: tuple[str, ...] = key("On whose account it goes.", ())
+    classes: tuple[Blame, ...] = key("What the last reply blames, as the mail log says it (`class=`).", ())
+    first: Seconds | None = key("Wait after the first failed attempt.", None, low=0.01)
+    factor: float | None = key("Each further wait is so many times longer.", None, low=1.0, high=10.0)
+    cap: Seconds | None = key("The longest wait.", None, low=0.01)
+    jitter: float | None = key("Each wait is varied by up to this share of it.", None, low=0.0, high=0.9)
+    expiry: Seconds | None = key("Mail older than this goes back to its sender.", None, low=0.01)
+    delay_warning: Seconds | None = key("When its sender is told that it is late; 0: never.", None, low=0.0)
+    where: str = place()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """[retry]: when deferred mail is tried again."""
@@ -342,6 +385,18 @@ class Retry:
         Seconds(4 * 3600.0),
         low=0.0,
     )
+    greylist_first: Seconds = key(
+        "The first wait after a reply of the class greylist, where `first` is longer and the reply names no time"
+        " itself. A [[retry.rule]] for that class goes first.",
+        Seconds(300.0),
+        low=0.01,
+    )
+    greylist_most: Seconds = key(
+        "The longest wait that such a reply may ask for; what it asks for within is kept to, whatever `first` says.",
+        Seconds(3600.0),
+        low=0.01,
+    )
+    rule: tuple[RetryRule, ...] = key("[[retry.rule]]: other times for some mail; see there.", ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mta.config.settings import Retry
+from mta.mail.replyclass import ReplyClass
 from mta.model import Change, Kind, MessageId, Ref, Resolver, Store, id_text, id_time_ms, part_members
 from mta.net.seats import SeatTable
 from mta.observe.maillog import MailLog
@@ -37,6 +38,7 @@ from mta.queue.lanes import Lanes
 from mta.queue.outcome import Verdict
 from mta.queue.places import Places
 from mta.queue.reasons import Reasons
+from mta.queue.retry import Plan, Schedule
 from mta.queue.routing import Router
 from mta.queue.settling import Settling
 from mta.queue.sites import SiteTable
@@ -78,6 +80,7 @@ class QueueManager:
     ) -> None:
         self.store = store
         self.retry = retry
+        self.schedule = Schedule(retry)
         self.maillog = maillog
         self.counters = counters
         self.teller = teller
@@ -159,6 +162,12 @@ class QueueManager:
         finished = tuple(sorted({*extras.done.get(slot, ()), *done}))
         extras.done[slot] = finished
         extras.pending[slot] = tuple(i for i in self.members(slot) if i not in set(finished))
+
+    def plan(self, slot: int, blame: ReplyClass) -> Plan:
+        """The times of a delivery whose last attempt ended with a reply of this class."""
+        arena = self.arena
+        tenant = self.lanes.tenants[arena.lane(slot)[0]]
+        return self.schedule.plan(self.domains[arena.domain(slot)], self.site_name(arena.site(slot)), tenant, blame)
 
     def site_name(self, number: int) -> str:
         """Nothing for 0: no site yet."""

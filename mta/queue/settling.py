@@ -13,12 +13,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mta.mail.replyclass import classify
 from mta.model import Change, LookupFailure, Result, Results
 from mta.observe.counters import INDEX
 from mta.observe.maillog import quoted
 from mta.queue import _arena
 from mta.queue.outcome import Verdict, judge
-from mta.queue.retry import is_expired, is_slow, wait_after
+from mta.queue.retry import is_expired, is_slow
 
 if TYPE_CHECKING:
     from mta.queue.manager import QueueManager
@@ -144,10 +145,11 @@ class Settling:
         manager = self._manager
         marks = self._arena.marks(slot)
         began = manager.wishes.began(slot) if marks & _arena.TIMED else manager.arrival(slot)
-        if is_expired(manager.retry, began, now):
+        plan = manager.plan(slot, classify(verdict.reply))
+        if is_expired(plan, began, now):
             verdict = verdict.expired()
             manager.log(slot, "expired", f"reason={quoted(str(verdict.failures[-1].reply))}")
-        elif not marks & _arena.TOLD_DELAY and is_slow(manager.retry, began, now):
+        elif not marks & _arena.TOLD_DELAY and is_slow(plan, began, now):
             verdict = replace(verdict, warn=True)
         return verdict
 
@@ -163,7 +165,8 @@ class Settling:
         if slot in extras.to_hold:
             extras.to_hold.discard(slot)
             return manager.by_hand.hold_idle(slot)
-        due = now + wait_after(manager.retry, attempts, manager.random())
+        plan = manager.plan(slot, classify(verdict.reply))
+        due = now + manager.schedule.wait(plan, attempts, verdict.reply, manager.random())
         if verdict.unknown:
             due = max(due, now + manager.retry.ambiguous_wait)
             extras.ambiguous.add(slot)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from mta.mail.replyclass import classify_text
 from mta.mail.trace import date_text
 from mta.model import Change, Options, Ref, StoreError
 from mta.observe.maillog import quoted
@@ -90,7 +91,9 @@ class Wishes:
 
     def ends(self, slot: int) -> float:
         """When it is given up, in seconds."""
-        end = self.began(slot) + self._manager.retry.expiry
+        manager = self._manager
+        blame = classify_text(manager.reasons.text(self._arena.why(slot)))
+        end = self.began(slot) + manager.plan(slot, blame).expiry
         if self._arena.marks(slot) & _arena.TIMED:
             options = self.read(self._arena.ref(slot))
             if options is not None and options.deliver_by and options.by_return:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mta.config.settings import NextHop, Retry, Route, Seconds
 from mta.model import (
@@ -118,7 +119,7 @@ class World:
     """A queue manager whose next hop is one SMTP site, and what it did."""
 
     def __init__(
-        self, *, opened: bool = True, seats: SeatTable | None = None, teller: Teller | None = None, **retry: float
+        self, *, opened: bool = True, seats: SeatTable | None = None, teller: Teller | None = None, **retry: Any
     ) -> None:
         self.store = FakeStore()
         self.seats = seats or SeatTable(None, 2, "")
@@ -130,7 +131,7 @@ class World:
         self.manager = QueueManager(
             store=self.store,  # type: ignore[arg-type]
             router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
-            retry=Retry(first=Seconds(60.0), jitter=0.0, **{name: Seconds(value) for name, value in retry.items()}),
+            retry=Retry(**{"first": Seconds(60.0), "jitter": 0.0} | retry),
             resolver=None,  # type: ignore[arg-type]
             maillog=lambda *_: None,  # type: ignore[arg-type]
             counters=self.counters,

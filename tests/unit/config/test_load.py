@@ -54,6 +54,13 @@ BAD = {
         "7: listener.role: ['mx'] is not one of mx, submission, lmtp",
     ),
     "too small": ("[retry]\nfactor = 0.5", "6: retry.factor: 0.5 is too small; at least 1"),
+    "no class of replies": (
+        "[retry]\nfirst = '1m'\n[[retry.rule]]\ndomain = '*.org'\nclasses = ['grey-list']",
+        "9: retry.rule.classes: 'grey-list' is not one of unknown-user, disabled-user, mailbox-full, content,"
+        " reputation, authentication, sender, policy, rate, greylist, relay-denied, size, dns, tls, connection,"
+        ' protocol, system, loop, expired, suppressed, other; did you mean "greylist"?',
+    ),
+    "a wait of a rule": ("[[retry.rule]]\nfirst = 0", "6: retry.rule.first: 0 is too small; at least 0.01"),
     "too large": ("[delivery]\nport = 65536", "6: delivery.port: 65536 is too large; at most 65535"),
     "nan": ("[retry]\nfactor = nan", "6: retry.factor: must be a number of reasonable size"),
     "missing key": ("[[domain]]\nname = 'a.org'", "5: domain.deliver: is missing; add it to [[domain]]"),

@@ -1,15 +1,18 @@
 """A courier that delivers to simulated hosts: the manners of `mta.deliver.pool` without a socket.
 
-It hears and says the records of a link. A site's jobs wait for its connections: one is opened at once, more while jobs
-wait and the site's share allows; one that is refused beside others is a reason not to grow for a while, and when there
-is none at all everything that waits is deferred together.
+It hears and says the records of a link, and notes in its seats how far each job came. A site's jobs wait for its
+connections: one is opened at once, more while jobs wait and the site's share allows; one that is refused beside others
+is a reason not to grow for a while, and when there is none at all everything that waits is deferred together.
+
+A courier may be killed: what it had on the wire may have been taken or not, what it has not told is never told.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from mta.model import (
     LINK_VERSION,
@@ -26,92 +29,155 @@ from mta.model import (
     Status,
     part_members,
 )
+from mta.net.seats import DELIVERED, DOTTED, GIVEN, MIXED, Row
 from tests.sim.hosts import Host
 from tests.sim.store import MemoryStore
 
 _GROWTH_PAUSE = 5.0
 _PATIENCE = 0.02
 _IDLE = 30.0  # seconds after which a connection without work is closed
-_NO_HOST = Host()
+_FLUSH_AFTER = 0.005
+_EVERY_HOST = Host()  # what is not described is fine
+
+
+@dataclass(slots=True)
+class Wire:
+    """A link between two processes: what is in it outlives both. `courier` and `queue` are who reads."""
+
+    loop: asyncio.AbstractEventLoop
+    courier: Callable[[LinkRecord], None] | None = None
+    queue: MemoryLink | None = None
+    box: list[LinkRecord] = field(default_factory=list)
+
+    def to_courier(self, record: LinkRecord) -> None:
+        self.loop.call_soon(self._hear, record)
+
+    def to_queue(self, record: LinkRecord) -> None:
+        if not self.box:
+            self.loop.call_soon(self.read)
+        self.box.append(record)
+
+    def read(self) -> None:
+        """What came at one time is read in one go."""
+        if self.queue is not None:
+            box, self.box = self.box, []
+            self.queue.read(box)
+
+    def _hear(self, record: LinkRecord) -> None:
+        if self.courier is not None:
+            self.courier(record)
 
 
 class MemoryLink:
-    """The queue manager's end of the link to a courier."""
+    """The queue manager's end of a wire; see mta.net.link."""
 
     def __init__(
         self,
-        courier: SimCourier,
+        wire: Wire,
         loop: asyncio.AbstractEventLoop,
         receive: Callable[[LinkRecord], None],
         drained: Callable[[], None],
     ) -> None:
-        self._courier = courier
-        self._loop = loop
+        self._wire = wire
         self._receive = receive
         self._drained = drained
-        self._box: list[LinkRecord] = []
-        courier.say = self.post
+        wire.queue = self
+        loop.call_soon(wire.read)
 
     def send(self, record: LinkRecord) -> None:
-        self._loop.call_soon(self._courier.hear, record)
-
-    def post(self, record: LinkRecord) -> None:
-        """From the courier; what comes at one time is read in one go."""
-        if not self._box:
-            self._loop.call_soon(self._read)
-        self._box.append(record)
+        self._wire.to_courier(record)
 
     def close(self) -> None:
-        return
+        self._wire.queue = None
 
-    def _read(self) -> None:
-        box, self._box = self._box, []
-        for record in box:
+    def read(self, records: list[LinkRecord]) -> None:
+        for record in records:
             self._receive(record)
         self._drained()
 
 
-class SimCourier:
-    """See the module. `delivered` hears of each recipient that a host took."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all couriers of a world share. `taken` hears of each recipient that a host took, `doubt` of each of whom
+    nobody will know; `chance` says whether a message whose courier was killed had been taken."""
 
-    def __init__(
-        self,
-        worker: int,
-        loop: asyncio.AbstractEventLoop,
-        hosts: Mapping[str, Host],
-        store: MemoryStore,
-        delivered: Callable[[int, int], None],
-    ) -> None:
+    loop: asyncio.AbstractEventLoop
+    hosts: Mapping[str, Host]
+    store: MemoryStore
+    taken: Callable[[int, int], None]
+    doubt: Callable[[int, int], None]
+    chance: Callable[[], float]
+
+
+class SimCourier:
+    """One life of one courier."""
+
+    def __init__(self, around: Surroundings, worker: int, life: int, wire: Wire, seats: Row) -> None:
+        self.around = around
         self.worker = worker
-        self.loop = loop
-        self.hosts = hosts
-        self.store = store
-        self.delivered = delivered
-        self.say: Callable[[LinkRecord], None]
-        self._pools: dict[int, _Pool] = {}
-        self._results: list[Result] = []
+        self.life = life
+        self.states = seats.states
+        self.alive = True
+        self._wire = wire
+        self._sites: dict[int, Site] = {}
+        self._sources: dict[int, str] = {}
+        self._pools: dict[tuple[str, str], _Pool] = {}
+        self._results: list[tuple[Job, Result]] = []
+        wire.courier = self.hear
+        self._hello()
 
     def hear(self, record: LinkRecord) -> None:
         if isinstance(record, Hello):
-            self.say(Hello(LINK_VERSION, "courier", self.worker, 1))
+            self._hello()
         elif isinstance(record, SiteNews):
-            known = self._pools.get(record.number)
-            if known is None:
-                self._pools[record.number] = _Pool(self, record.site)
+            self._sites[record.number] = record.site
+            if (pool := self._pools.get((record.site.name, record.source.name))) is None:
+                self._pools[record.site.name, record.source.name] = _Pool(self, record.site)
             else:
-                known.update(record.site)
-        elif isinstance(record, Jobs):
-            self._pools[record.site].add(record.jobs)
+                pool.update(record.site)
+            self._sources[record.number] = record.source.name
+        elif isinstance(record, Jobs) and record.life in (0, self.life):
+            site = self._sites[record.site]
+            self._pools[site.name, self._sources[record.site]].add(record.jobs)
+
+    def kill(self) -> None:
+        self.alive = False
+        self._wire.courier = None
+        for pool in self._pools.values():
+            pool.drop()
+        for job, result in self._results:
+            if self.states[job.seat] == MIXED:
+                for outcome in result.outcomes:
+                    for index in outcome.recipients:
+                        self.around.doubt(job.id, index)
+
+    def later(self, seconds: float, call: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        return self.around.loop.call_later(seconds, self._if_alive, call, *args)
 
     def settle(self, job: Job, *outcomes: Outcome) -> None:
         """A job is over; results that come together are told together."""
+        statuses = {outcome.status for outcome in outcomes} or {Status.DELIVERED}
+        mixed = MIXED if Status.DELIVERED in statuses else GIVEN
+        self.states[job.seat] = DELIVERED if statuses == {Status.DELIVERED} else mixed
         if not self._results:
-            self.loop.call_soon(self._tell)
-        self._results.append(Result(job.slot, job.id, job.part, outcomes, job.seat))
+            self.later(_FLUSH_AFTER, self._tell)
+        self._results.append((job, Result(job.slot, job.id, job.part, outcomes, job.seat)))
+
+    # ---- inside
+
+    def _hello(self) -> None:
+        self._tell()
+        busy = tuple((job.id, job.part) for pool in self._pools.values() for job in pool.busy())
+        self._wire.to_queue(Hello(LINK_VERSION, "courier", self.worker, self.life, busy))
 
     def _tell(self) -> None:
-        results, self._results = self._results, []
-        self.say(Results(tuple(results)))
+        if self._results:
+            results, self._results = self._results, []
+            self._wire.to_queue(Results(tuple(result for _, result in results)))
+
+    def _if_alive(self, call: Callable[..., None], *args: object) -> None:
+        if self.alive:
+            call(*args)
 
 
 class _Pool:
@@ -119,15 +185,17 @@ class _Pool:
 
     def __init__(self, courier: SimCourier, site: Site) -> None:
         self._courier = courier
-        self._loop = courier.loop
+        self._loop = courier.around.loop
         self._site = site
         self._waiting: deque[Job] = deque()
+        self._on_wire: dict[Job, tuple[tuple[int, ...], list[Reply]]] = {}
         self._idle: list[asyncio.TimerHandle] = []  # the ends of connections without work
         self._connections = 0
         self._opening = 0
         self._no_growth_before = 0.0
         self._asked = False
-        self._host = next((courier.hosts[hop.host] for hop in site.hops if hop.host in courier.hosts), _NO_HOST)
+        hosts = courier.around.hosts
+        self._host = next((hosts[hop.host] for hop in site.hops if hop.host in hosts), _EVERY_HOST)
 
     def update(self, site: Site) -> None:
         self._site = site
@@ -136,6 +204,23 @@ class _Pool:
     def add(self, jobs: tuple[Job, ...]) -> None:
         self._waiting.extend(jobs)
         self._dispatch()
+
+    def busy(self) -> Iterator[Job]:
+        yield from self._waiting
+        yield from self._on_wire
+
+    def drop(self) -> None:
+        """The courier was killed."""
+        around = self._courier.around
+        self._host.open -= self._connections
+        for job, (members, replies) in self._on_wire.items():
+            taken = around.chance() < 0.5
+            for index, reply in zip(members, replies, strict=True):
+                around.doubt(job.id, index)
+                if taken and reply.code < 300:
+                    around.taken(job.id, index)
+
+    # ---- inside
 
     def _dispatch(self) -> None:
         while self._waiting and self._idle:
@@ -148,28 +233,27 @@ class _Pool:
         elif self._connections < self._site.connections and not self._asked:
             # More are opened while jobs wait, but not in the same moment.
             self._asked = True
-            wait = max(_PATIENCE, self._no_growth_before - self._loop.time())
-            self._loop.call_later(wait, self._grow)
+            self._courier.later(max(_PATIENCE, self._no_growth_before - self._loop.time()), self._grow)
 
     def _grow(self) -> None:
         self._asked = False
         room = self._site.connections - self._connections - self._opening
         if self._loop.time() < self._no_growth_before:
             self._dispatch()
-            return
-        if self._connections:
+        elif self._connections:
             for _ in range(min(room, max(1, self._connections), len(self._waiting))):
                 self._open()
 
     def _open(self) -> None:
         self._opening += 1
         seconds, refusal = self._host.call(self._loop.time())
-        self._loop.call_later(seconds, self._opened, refusal)
+        if refusal is None:
+            self._connections += 1
+        self._courier.later(seconds, self._opened, refusal)
 
     def _opened(self, refusal: Reply | None) -> None:
         self._opening -= 1
         if refusal is None:
-            self._connections += 1
             self._work()
             self._dispatch()
         elif self._connections or self._opening:
@@ -184,20 +268,25 @@ class _Pool:
         if self._connections > self._site.connections:
             self._close()
         elif self._waiting:
-            job = self._waiting.popleft()
-            recipients = self._courier.store.envelope(job.ref).recipients  # type: ignore[arg-type]
-            members = job.pending or tuple(part_members(recipients, job.part))
-            seconds, replies = self._host.send(self._loop.time(), [recipients[i].address for i in members])
-            self._loop.call_later(seconds, self._sent, job, members, replies)
+            self._send(self._waiting.popleft())
         else:
-            self._idle.append(self._loop.call_later(_IDLE, self._expire))
+            self._idle.append(self._courier.later(_IDLE, self._expire))
 
-    def _sent(self, job: Job, members: tuple[int, ...], replies: list[Reply]) -> None:
+    def _send(self, job: Job) -> None:
+        recipients = self._courier.around.store.envelope(job.ref).recipients  # type: ignore[arg-type]
+        members = job.pending or tuple(part_members(recipients, job.part))
+        seconds, replies = self._host.send(self._loop.time(), [recipients[i].address for i in members])
+        self._on_wire[job] = members, replies
+        self._courier.states[job.seat] = DOTTED
+        self._courier.later(seconds, self._sent, job)
+
+    def _sent(self, job: Job) -> None:
+        members, replies = self._on_wire.pop(job)
         groups: dict[Reply, list[int]] = {}
         for index, reply in zip(members, replies, strict=True):
             groups.setdefault(reply, []).append(index)
             if reply.code < 300:
-                self._courier.delivered(job.id, index)
+                self._courier.around.taken(job.id, index)
         if all(reply.code < 300 for reply in groups):
             self._courier.settle(job)
         else:

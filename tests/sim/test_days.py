@@ -42,16 +42,18 @@ def peopled(seed: int, sites: int) -> World:
     return it
 
 
-def post(it: World, messages: int, chance: random.Random) -> None:
-    """Mail through the first half of a day: some sites get much, some messages have many recipients."""
+def post(it: World, messages: int, chance: random.Random) -> list[float]:
+    """Mail through the first half of a day: some sites get much, some messages have many recipients. When it comes."""
+    times = [chance.uniform(1, 12 * HOUR) for _ in range(messages)]
     domains = [host.removeprefix("mx.") for host in it.hosts]
     weights = [1.0 / (1 + n) ** 0.5 for n in range(len(domains))]
-    for n in range(messages):
+    for n, time in enumerate(times):
         several = chance.choices((1, 2, 5), (80, 15, 5))[0]
         to = chance.choices(domains, weights, k=several)
         who = "nobody" if chance.random() < 0.05 else "user"
         sender = "" if chance.random() < 0.02 else f"s{n % 50}@here.example"
-        it.mail(*(f"{who}{n}.{i}@{d}" for i, d in enumerate(to)), at=chance.uniform(1, 12 * HOUR), sender=sender)
+        it.mail(*(f"{who}{n}.{i}@{d}" for i, d in enumerate(to)), at=time, sender=sender)
+    return times
 
 
 def live_a_day(seed: int, sites: int, messages: int) -> World:
@@ -80,6 +82,22 @@ def check(it: World) -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_day(seed: int) -> None:
     check(live_a_day(seed, sites=150, messages=1500))
+
+
+def test_a_day_on_which_processes_die() -> None:
+    """What was on the wire then may come twice; nothing is lost, and nothing else comes twice."""
+    it = peopled(3, sites=60)
+    chance = random.Random(5)
+    arrivals = post(it, 800, random.Random(4))
+    for moment in sorted(time + chance.uniform(0, 0.3) for time in chance.sample(arrivals, 100)):
+        it.run(moment)
+        if chance.random() < 0.5:
+            it.crash()
+        else:
+            it.kill(chance.choice((2, 3)))
+    it.run(12 * HOUR + EXPIRY + 5 * HOUR)
+    it.settled()
+    assert 0 < len(it.doubtful) < 100
 
 
 @pytest.mark.slow

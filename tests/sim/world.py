@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,18 @@ from typing import Any
 from unittest.mock import patch
 
 from mta.config.settings import Notices, Retry, Seconds
-from mta.model import Envelope, Hop, IdSource, LookupFailure, Options, Recipient, Reply, id_text
+from mta.model import (
+    Draft,
+    Envelope,
+    Hop,
+    IdSource,
+    LookupFailure,
+    Options,
+    Recipient,
+    Reply,
+    domain_of,
+    part_domains,
+)
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.queue import _arena, couriers
@@ -27,7 +39,7 @@ from mta.queue.manager import QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator
 from mta.queue.routing import Router
-from tests.sim.courier import MemoryLink, SimCourier
+from tests.sim.courier import MemoryLink, SimCourier, Surroundings, Wire
 from tests.sim.hosts import Host
 from tests.sim.loop import TimeLoop
 from tests.sim.store import MemoryStore
@@ -79,44 +91,61 @@ class World:
         self.hosts = hosts
         self.step = step
         self.names = Names(self.loop, mx or {})
-        self.notifier = Notifier(Notices(), "sim.example", 0, self.loop)
-        self.store = MemoryStore(self.loop, self.notifier.committed)
+        self.store = MemoryStore(self.loop, self._noticed)
         self.taken: Counter[tuple[int, int]] = Counter()  # by id and recipient
         self.taken_at: dict[tuple[int, int], float] = {}
+        self.told: Counter[tuple[int, str]] = Counter()  # failures in notices that are durable, by id and address
+        self.doubtful: set[tuple[int, int]] = set()  # what was on the wire, or half told, when somebody died
         self.events: Counter[str] = Counter()
-        self.bounced: Counter[tuple[str, str]] = Counter()
         self.sent: dict[int, Envelope] = {}
         self.sent_at: dict[int, float] = {}
+        self.refs: dict[int, int] = {}
         self._ids = IdSource(1)
+        self._lives = 1
         self.seats = SeatTable(None, len(_WORKERS), "")
         self.retry = Retry(**{name: Seconds(value) for name, value in retry.items()})
+        self._connections = connections
+        self.wires = {worker: Wire(self.loop) for worker in _WORKERS}
+        around = Surroundings(self.loop, hosts, self.store, self._taken, self._doubt, self.random.random)
+        self._around = around
+        self.couriers = {w: SimCourier(around, w, 1, self.wires[w], self.seats.rows[w - 2]) for w in _WORKERS}
+        self.manager: QueueManager
+        self.operator: Operator
+        self._begin()
+
+    def _begin(self) -> None:
+        """A life of the queue manager."""
+        notifier = Notifier(Notices(), "sim.example", 0, self.loop)
+        self.store.committed = notifier.committed
         self.manager = QueueManager(
             store=self.store,  # type: ignore[arg-type]
-            router=Router((), (), hostname="sim.example", connections=connections, port=25),
+            router=Router((), (), hostname="sim.example", connections=self._connections, port=25),
             retry=self.retry,
             resolver=self.names,
             maillog=self._log,  # type: ignore[arg-type]
             counters=Table(1).row(0),
-            couriers=self._couriers,
+            couriers=self._courier_table,
             seats=self.seats,
-            teller=self.notifier,
-            clock=lambda: BEGAN + self.loop.time(),
+            teller=notifier,
+            clock=self.clock,
             random=self.random.random,
         )
-        self.notifier.attach(self.manager, 0)
+        notifier.attach(self.manager, self._ids.next(int(self.clock() * 1000)))
         self.operator = Operator(self.manager, dict)
 
-    def _couriers(self, manager: QueueManager) -> Couriers:
-        ends = [(w, SimCourier(w, self.loop, self.hosts, self.store, self._delivered)) for w in _WORKERS]
+    def _courier_table(self, manager: QueueManager) -> Couriers:
         return Couriers(
-            ends,  # type: ignore[arg-type]
+            list(self.wires.items()),  # type: ignore[arg-type]
             self.loop,
             manager.arena,
-            1,
+            self._lives,
             results=manager.settling.came,
             drained=manager.dispatch,
             began=lambda courier, new, busy: manager.attempts.courier_said(courier, new, busy),
         )
+
+    def clock(self) -> float:
+        return BEGAN + self.loop.time()
 
     # ---- what happens in it
 
@@ -152,7 +181,9 @@ class World:
             message_id = self._ids.next(int((BEGAN + now) * 1000))
             self.sent[message_id] = envelope
             self.sent_at[message_id] = now
-            self.manager.admission.admit(self.store.keep(message_id, envelope))
+            queued = self.store.keep(message_id, envelope)
+            self.refs[message_id] = queued.ref
+            self.manager.admission.admit(queued)
             ids.append(message_id)
         self.manager.dispatch()
         return ids
@@ -164,11 +195,45 @@ class World:
 
     async def _run(self, until: float) -> None:
         if not self.manager.attempts.opened:
-            await self.manager.couriers.greet(2.0)
-            self.manager.open()
+            await self._recover()
         while self.loop.time() < until - 1e-9:
             await asyncio.sleep(min(self.step, until - self.loop.time()))
             self.manager.advance(self.manager.clock())
+
+    async def _recover(self) -> None:
+        for queued in self.store.recover():
+            self.manager.admission.admit(queued)
+        await self.manager.couriers.greet(2.0)
+        self.manager.open()
+
+    def crash(self) -> None:
+        """The queue manager dies, and a new one begins with the next `run`."""
+        self.store.crash()
+        for message_id, envelope in self.sent.items():
+            for index, recipient in enumerate(envelope.recipients):
+                # Told, and that it is finished is not on record: it is tried, and told, again.
+                if self.told[message_id, recipient.address.decode()] and not self._is_done(message_id, index):
+                    self.doubtful.add((message_id, index))
+        self.manager.close()
+        for wire in self.wires.values():
+            wire.queue = None
+        self._lives += 1
+        self._begin()
+
+    def kill(self, worker: int) -> None:
+        """A courier dies, and another takes its place."""
+        old = self.couriers[worker]
+        old.kill()
+        self.couriers[worker] = SimCourier(
+            self._around, worker, old.life + 1, self.wires[worker], self.seats.rows[worker - 2]
+        )
+
+    def _is_done(self, message_id: int, index: int) -> bool:
+        ref, envelope = self.refs[message_id], self.sent[message_id]
+        changes = self.store.states(ref)
+        part = part_domains(envelope.recipients).index(domain_of(envelope.recipients[index].address))
+        change = changes[part] if changes else None
+        return not changes or (change is not None and (change.kind == "finished" or index in change.done))
 
     def close(self) -> None:
         self.manager.close()
@@ -196,18 +261,30 @@ class World:
         assert [used for row in self.seats.rows for used in row.used()] == []
         for message_id, envelope in self.sent.items():
             for index, recipient in enumerate(envelope.recipients):
-                bounced = self.bounced[id_text(message_id), recipient.address.decode()]
-                assert self.taken[message_id, index] + bounced == 1, (recipient, self.taken[message_id, index], bounced)
+                taken, told = self.taken[message_id, index], self.told[message_id, recipient.address.decode()]
+                if (message_id, index) in self.doubtful:
+                    assert taken + told >= bool(envelope.sender), (recipient, "lost")
+                elif envelope.sender:
+                    assert taken + told == 1, (recipient, taken, told)
+                else:
+                    assert taken <= 1, (recipient, taken)
+                    assert not told, "nobody is told of a notice"
 
-    def _delivered(self, message_id: int, index: int) -> None:
+    def _taken(self, message_id: int, index: int) -> None:
         self.taken[message_id, index] += 1
         self.taken_at[message_id, index] = self.loop.time()
 
+    def _doubt(self, message_id: int, index: int) -> None:
+        self.doubtful.add((message_id, index))
+
+    def _noticed(self, draft: Draft) -> None:
+        assert isinstance(draft.body, bytes)
+        original = re.findall(rb"X-Id: (\d+)", draft.body)
+        for address in re.findall(rb"Final-Recipient: rfc822; ?(\S+)\r\nAction: failed\r\n", draft.body):
+            self.told[int(original[0]), address.decode()] += 1
+
     def _log(self, message_id: str, event: str, fields: str) -> None:
         self.events[event] += 1
-        if event == "bounced":
-            address = fields.split("to=<", 1)[1].split(">", 1)[0]
-            self.bounced[message_id, address] += 1
 
 
 @contextmanager

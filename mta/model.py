@@ -341,6 +341,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     hop: str = ""  # host and address that spoke; "" where none did
     recipients: tuple[int, ...] = ()
     dsn_handed_on: bool = False
+    untimed: bool = False  # it must be there by a time, and the next host knows nothing of that (RFC 2852 §4.1.4.2)
 
 
 class Result(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -6,14 +6,18 @@ Either the work is (`Work.special`), or the host: it takes smaller texts, or no 
 from __future__ import annotations
 
 from mta.deliver.fitting import is_fit
-from mta.deliver.handover import Offer, needs, words
+from mta.deliver.handover import NO_UTF8, Offer, needs, words
 from mta.deliver.work import Work
 from mta.mail.downgrade import Need
-from mta.model import Reply
+from mta.model import Envelope, Reply
 
 
-def agree(work: Work, offer: Offer, now_ms: int, *, chunking: bool, final: bool) -> Need | Reply | None:
-    """None: it may go, `work.words` says how. A Need: its text is to be made fit first. A Reply: never to this host."""
+def agree(work: Work, offer: Offer, now_ms: int, *, hop: str = "", chunking: bool, final: bool) -> Need | Reply | None:
+    """None: it may go, `work.words` says how. A Need: its text is to be made fit first. A Reply: never to this host.
+
+    Recipients that alone cannot go to this host are left out of the work.
+    """
+    work.restore()
     stored = work.stored
     assert stored is not None
     envelope = stored.envelope
@@ -27,6 +31,8 @@ def agree(work: Work, offer: Offer, now_ms: int, *, chunking: bool, final: bool)
     if (fitted is None or need & ~fitted.need) and need and not is_fit(stored, need):
         return need
     options = envelope.options
+    if not offer.utf8 and options is not None and options.utf8:
+        _leave_out_utf8(work, envelope, hop)
     binary = options is not None and options.binary and not (fitted is not None and fitted.need & Need.LINES)
     said = words(
         envelope,
@@ -38,11 +44,19 @@ def agree(work: Work, offer: Offer, now_ms: int, *, chunking: bool, final: bool)
         utf8=options is not None and options.utf8,
         chunking=chunking,
         final=final,
+        guarded=not work.unguarded,
     )
     if isinstance(said, Reply):
         return said
     work.words = said
     return None
+
+
+def _leave_out_utf8(work: Work, envelope: Envelope, hop: str) -> None:
+    """Recipients whose addresses the host cannot take; where all are such, or the sender is, none of them can go."""
+    unfit = [i for i in work.members if not envelope.recipients[i].address.isascii()]
+    if unfit and len(unfit) < len(work.members) and envelope.sender.isascii():
+        work.leave_out(unfit, NO_UTF8, hop)
 
 
 def why(need: Need) -> str:

@@ -5,9 +5,9 @@ DSN          NOTIFY, ORCPT, RET and ENVID as they came (RFC 3461 §5.2.1); where
              handed on, and whoever asked to hear of success hears "relayed" from us (RFC 3461 §5.2.2)
 SMTPUTF8     said wherever the sender said it and the host offers it; without it only what is all ASCII may go
              (RFC 6531 §3.5), addresses here, header fields where the text is read
-REQUIRETLS   handed on, or the mail goes back (RFC 8689 §4.2.1)
+REQUIRETLS   handed on, or the mail goes back (RFC 8689 §4.2.1); a notice goes without, where it cannot (§5)
 DELIVERBY    what is left of the time; mode R needs a host that offers it and has not less than its minimum
-             (RFC 2852 §4)
+             (RFC 2852 §4); of mode N a host without it is asked to tell of delays (§4.1.4.2)
 MT-PRIORITY  as it is (RFC 6710 §4.3)
 BINARYMIME   said for what is binary still, in BDAT; CHUNKING without PIPELINING is not used, for each chunk would
              cost a round trip
@@ -23,6 +23,7 @@ from mta.mail.downgrade import Need
 from mta.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, Options, Recipient, Reply
 
 ANY_SIZE = 1 << 62
+NO_UTF8 = Reply(0, "5.6.7", "an address with non-ASCII characters, and the next host does not offer SMTPUTF8")
 _LONGEST_BY = 999_999_999  # seconds: RFC 2852 §4 has nine digits
 
 
@@ -53,7 +54,7 @@ def read_offer(extensions: Mapping[str, str], *, pipelining: bool) -> Offer:
         priority="MT-PRIORITY" in extensions,
         chunking=chunking,
         binary=chunking and "BINARYMIME" in extensions,
-        deliver_by=None if by is None else _number(by),
+        deliver_by=None if by is None else _number(by.partition(",")[0]),  # RFC 2852 §2: further options may follow
     )
 
 
@@ -102,14 +103,16 @@ def words(
     eight_bit: bool = False,
     chunking: bool = False,
     final: bool = False,
+    guarded: bool = True,
 ) -> Words | Reply:
     """What is said beside the addresses, or why this host cannot have the mail, ever.
 
     `binary`, `utf8`, `eight_bit`: the text, as it is to be sent, is that; `chunking`: send by BDAT wherever it is
-    offered; `final`: the next host is where mail is delivered (LMTP), so that nothing is relayed on from there.
+    offered; `final`: the next host is where mail is delivered (LMTP), so that nothing is relayed on from there;
+    `guarded`: the connection is one on which REQUIRETLS may be said, and must be where the mail asks for it.
     """
     options = envelope.options or Options()
-    refusal = _refusal(envelope, recipients, options, offer, now_ms, final=final)
+    refusal = _refusal(envelope, recipients, options, offer, now_ms, final=final, guarded=guarded)
     if refusal is not None:
         return refusal
     mail = [b" BODY=BINARYMIME"] if binary else []
@@ -120,13 +123,15 @@ def words(
             mail.append(b" RET=" + options.ret.encode("ascii"))
         if options.envid:
             mail.append(b" ENVID=" + options.envid)
-    if options.require_tls and offer.require_tls:
+    if options.require_tls and offer.require_tls and guarded:
         mail.append(b" REQUIRETLS")
     if options.priority and offer.priority:
         mail.append(b" MT-PRIORITY=%d" % options.priority)
     if options.deliver_by and offer.deliver_by is not None:
         mail.append(_by(options, now_ms))
-    rcpt = tuple(map(_rcpt_words, recipients)) if offer.dsn else ()
+    # RFC 2852 §4.1.4.2: who knows nothing of the time is asked to tell of delays.
+    delays = bool(options.deliver_by) and not options.by_return and offer.deliver_by is None
+    rcpt = tuple(_rcpt_words(recipient, delays) for recipient in recipients) if offer.dsn else ()
     return Words(b"".join(mail), rcpt if any(rcpt) else (), binary or (chunking and offer.chunking), eight_bit)
 
 
@@ -138,11 +143,12 @@ def _refusal(
     now_ms: int,
     *,
     final: bool,
+    guarded: bool,
 ) -> Reply | None:
-    if options.require_tls and not offer.require_tls and not final:
+    if options.require_tls and guarded and not offer.require_tls and not final:
         return Reply(0, "5.7.30", "TLS is required on the whole way, and the next host does not offer REQUIRETLS")
     if not offer.utf8 and not _ascii(envelope.sender, *(r.address for r in recipients)):
-        return Reply(0, "5.6.7", "an address with non-ASCII characters, and the next host does not offer SMTPUTF8")
+        return NO_UTF8
     if options.deliver_by and options.by_return:
         left = _seconds_left(options, now_ms)
         if left <= 0:
@@ -157,12 +163,14 @@ def _refusal(
 _NOTIFY = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
 
 
-def _rcpt_words(recipient: Recipient) -> bytes:
-    said = b""
-    if recipient.notify & NOTIFY_NEVER:
+def _rcpt_words(recipient: Recipient, delays: bool) -> bytes:
+    """`delays`: who wants to hear of anything is to hear of delays, too."""
+    said, notify = b"", recipient.notify
+    if notify & NOTIFY_NEVER:
         said = b" NOTIFY=NEVER"
-    elif recipient.notify:
-        said = b" NOTIFY=" + b",".join(word for bit, word in _NOTIFY if recipient.notify & bit)
+    elif notify or delays:
+        notify = (notify or NOTIFY_FAILURE) | (NOTIFY_DELAY if delays else 0)
+        said = b" NOTIFY=" + b",".join(word for bit, word in _NOTIFY if notify & bit)
     return said + (b" ORCPT=" + recipient.orcpt if recipient.orcpt else b"")
 
 

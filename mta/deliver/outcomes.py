@@ -76,7 +76,13 @@ def untouched(result: Replies) -> bool:
 
 
 def outcomes_of(
-    result: Replies, members: Sequence[int], hop: str, ended: Reply, *, dsn_handed_on: bool = False
+    result: Replies,
+    members: Sequence[int],
+    hop: str,
+    ended: Reply,
+    *,
+    dsn_handed_on: bool = False,
+    untimed: bool = False,
 ) -> tuple[Outcome, ...]:
     """What to report; empty when all were delivered. `ended` says why missing replies are missing."""
     if all_delivered(result):
@@ -91,11 +97,11 @@ def outcomes_of(
             groups.setdefault((_status(verdict), _reply(verdict, ended)), []).append(member)
     if len(groups) > _MOST_OUTCOMES:
         groups = _merged(groups)
-    if len(groups) == 1:
-        ((status, reply),) = groups
-        return (Outcome(status, reply, hop, (), dsn_handed_on and status is Status.DELIVERED),)
+    every = len(groups) == 1
     return tuple(
-        Outcome(status, reply, hop, tuple(who), dsn_handed_on and status is Status.DELIVERED)
+        Outcome(status, reply, hop, () if every else tuple(who), dsn_handed_on, untimed)
+        if status is Status.DELIVERED
+        else Outcome(status, reply, hop, () if every else tuple(who))
         for (status, reply), who in groups.items()
     )
 

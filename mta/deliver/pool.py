@@ -50,10 +50,11 @@ _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 class Pool:
     """One SMTP or LMTP site. `strict`: its mail that requires TLS on the whole way, on connections of its own."""
 
-    def __init__(self, desk: Desk, site: Site, *, strict: bool = False) -> None:
+    def __init__(self, desk: Desk, site: Site, *, strict: bool = False, lenient: Pool | None = None) -> None:
         self._desk = desk
         self._site = site
         self._strict = strict
+        self._lenient = lenient  # of a strict one: where notices may go that nobody takes with REQUIRETLS
         self._stricter: Pool | None = None  # for the mail of this site that needs it
         self._fitting: set[Work] = set()  # texts that are being made fit
         self._waiting: deque[Work] = deque()
@@ -158,11 +159,12 @@ class Pool:
         assert stored is not None
         options = stored.envelope.options
         final = self._site.kind == "lmtp"
-        if options is not None and options.require_tls and not (self._strict or final):
+        if options is not None and options.require_tls and not (self._strict or final or work.unguarded):
             self._divert(work)
             return False
         chunking = self._desk.settings.chunking
-        agreed = agree(work, connection.offer, int(time.time() * 1000), chunking=chunking, final=final)
+        now_ms, hop = int(time.time() * 1000), connection.hop
+        agreed = agree(work, connection.offer, now_ms, hop=hop, chunking=chunking, final=final)
         if agreed is None:
             return True
         if isinstance(agreed, Need):
@@ -174,7 +176,7 @@ class Pool:
     def _divert(self, work: Work) -> None:
         """To connections under verified TLS (RFC 8689 §4.2.1)."""
         if self._stricter is None:
-            self._stricter = Pool(self._desk, self._site, strict=True)
+            self._stricter = Pool(self._desk, self._site, strict=True, lenient=self)
         work.stored = None
         self._stricter.add_works([work])
 
@@ -212,23 +214,26 @@ class Pool:
 
     def settle(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> None:
         report = self._desk.report
+        untimed = bool(work.timed) and connection.offer.deliver_by is None and time.time() * 1000 < work.timed
         if all_delivered(result):
             code, text = result.finals[0] or (0, "")
-            handed_on = connection.offer.dsn
-            report.delivered(work, connection.hop, f"{code} {text}", tls=connection.tls, dsn_handed_on=handed_on)
+            said, handed_on = f"{code} {text}", connection.offer.dsn
+            report.delivered(work, connection.hop, said, tls=connection.tls, dsn_handed_on=handed_on, untimed=untimed)
         elif untouched(result) and self._stopping:
             report.untried(work)
         elif not work.again and self._deserves_another(connection, work, result):
             work.again = True
             work.words = None
+            work.restore()
             self._waiting.appendleft(work)
             # Not from within: the other works of this connection are still to be settled.
             self._desk.loop.call_soon(self._dispatch)
         elif _void(connection, result):
             report.settled(work, [Outcome(Status.DEFERRED, connection.ended, connection.hop)], tls=connection.tls)
         else:
+            handed_on = connection.offer.dsn
             outcomes = outcomes_of(
-                result, work.members, connection.hop, connection.ended, dsn_handed_on=connection.offer.dsn
+                result, work.members, connection.hop, connection.ended, dsn_handed_on=handed_on, untimed=untimed
             )
             report.settled(work, outcomes, tls=connection.tls)
 
@@ -333,7 +338,12 @@ class Pool:
         status = Status.DEFERRED if temporary else Status.FAILED
         outcome = Outcome(status, last.reply, last.hop)
         while self._waiting:
-            self._desk.report.settled(self._waiting.popleft(), [outcome])
+            work = self._waiting.popleft()
+            if status is Status.FAILED and self._lenient is not None and not work.sender:
+                work.unguarded = True  # RFC 8689 §5: a notice must not be lost for want of REQUIRETLS
+                self._lenient.add_works([work])
+            else:
+                self._desk.report.settled(work, [outcome])
 
 
 def _void(connection: Connection, result: _fastparse.TransactionResult) -> bool:

@@ -86,14 +86,17 @@ class Report:
         self.count("fallbacks")
         self._maillog("-", "fallback", f"relay={hop} without={lesson} seconds={seconds:g} reason={quoted(why)}")
 
-    def delivered(self, work: Work, hop: str, status: str, *, tls: str = "", dsn_handed_on: bool = False) -> None:
+    def delivered(
+        self, work: Work, hop: str, status: str, *, tls: str = "", dsn_handed_on: bool = False, untimed: bool = False
+    ) -> None:
         """All recipients have it. The queue manager hears more only where it has to tell a sender of it.
 
         `tls` is what the log says of the connection, a blank before it.
         """
-        if work.traced or (work.notify & NOTIFY_SUCCESS and not dsn_handed_on):
+        if work.traced or untimed or work.left_out or (work.notify & NOTIFY_SUCCESS and not dsn_handed_on):
             code, _, text = status.partition(" ")
-            outcome = Outcome(Status.DELIVERED, reply_of(int(code), text), hop, dsn_handed_on=dsn_handed_on)
+            reply = reply_of(int(code), text)
+            outcome = Outcome(Status.DELIVERED, reply, hop, dsn_handed_on=dsn_handed_on, untimed=untimed)
             self.settled(work, (outcome,), tls=tls)
             return
         self.states[work.job.seat] = DELIVERED
@@ -101,6 +104,7 @@ class Report:
 
     def settled(self, work: Work, outcomes: Sequence[Outcome], *, tls: str = "") -> None:
         """What became of the recipients; empty `recipients` of an outcome are all."""
+        outcomes = work.whole(outcomes)
         job = work.job
         self.states[job.seat] = _state_after(outcomes)
         try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec import structs
+
 from mta.deliver.fitting import Fitted
 from mta.deliver.handover import Words, asks
-from mta.model import Envelope, Job, Reader, Ref, Stored, part_members
+from mta.model import Envelope, Job, Outcome, Reader, Ref, Reply, Status, Stored, part_members
 
 
 class Work:
@@ -12,24 +16,31 @@ class Work:
 
     `since` is when it began to wait for a connection. `fresh` tells that it is the first transaction of its
     connection, `again` that a connection ended under it once before anything had been said about it.
-    `notify` are the bits NOTIFY_... of all recipients together, `traced` is by-trace of RFC 2852. `special` tells that
-    the envelope says more than addresses and size, so that a host must be looked at first (`mta.deliver.agreement`);
-    `words` is what is said to it then, `fitted` the text made fit for one.
+    `notify` are the bits NOTIFY_... of all recipients together, `traced` is by-trace of RFC 2852, `timed` the end of
+    its time in milliseconds, where its sender is told when that is past (by-mode N). `special` tells that the envelope
+    says more than addresses and size, so that a host must be looked at first (`mta.deliver.agreement`); `words` is what
+    is said to it then, `fitted` the text made fit for one, `left_out` what became of recipients whom the host cannot
+    serve: they are not among `members` then. `unguarded` tells that a notice of what required TLS goes without, since
+    no host that takes it offers REQUIRETLS (RFC 8689 §5).
     """
 
     __slots__ = (
+        "_everybody",
         "addresses",
         "again",
         "fitted",
         "fresh",
         "job",
+        "left_out",
         "members",
         "notify",
         "sender",
         "since",
         "special",
         "stored",
+        "timed",
         "traced",
+        "unguarded",
         "words",
     )
 
@@ -41,6 +52,10 @@ class Work:
         self.sender = b""
         self.notify = 0
         self.traced = False
+        self.timed = 0
+        self.unguarded = False
+        self.left_out: tuple[Outcome, ...] = ()
+        self._everybody: tuple[tuple[int, ...], tuple[bytes, ...]] = ((), ())
         self.members: tuple[int, ...] = ()  # indexes into the envelope's recipients
         self.addresses: tuple[bytes, ...] = ()  # of the members, in the same order
         self.stored: Stored | None = None
@@ -66,11 +81,34 @@ class Work:
             stored = reader.read(Ref(self.job.ref))
             self._know(stored.envelope, stored.parts)
 
+    def leave_out(self, unfit: Sequence[int], reply: Reply, hop: str) -> None:
+        """These members cannot go to the host; the others can."""
+        self._everybody = self.members, self.addresses
+        kept = [(i, a) for i, a in zip(self.members, self.addresses, strict=True) if i not in unfit]
+        self.members, self.addresses = tuple(i for i, _ in kept), tuple(a for _, a in kept)
+        self.left_out = (Outcome(Status.FAILED, reply, hop, tuple(unfit)),)
+
+    def restore(self) -> None:
+        """All members are to be tried again, or have been."""
+        if self.left_out:
+            self.members, self.addresses = self._everybody
+            self.left_out = ()
+
+    def whole(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """What became of all members, those that were left out included; `outcomes` are those of the others."""
+        if not self.left_out:
+            return outcomes
+        others = [o if o.recipients else structs.replace(o, recipients=self.members) for o in outcomes]
+        every = (*self.left_out, *others)
+        self.restore()
+        return every
+
     def _know(self, envelope: Envelope, parts: tuple[tuple[int, ...], ...]) -> None:
         recipients = envelope.recipients
         self.sender = envelope.sender
         if envelope.options is not None:
             self.traced = envelope.options.by_trace
+            self.timed = 0 if envelope.options.by_return else envelope.options.deliver_by
         if len(recipients) == 1:
             self.members = (0,)
             self.addresses = (recipients[0].address,)

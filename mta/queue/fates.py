@@ -4,7 +4,8 @@
     delayed     NOTIFY with DELAY; unset: as `[notices] warn` says, which RFC 3461 §4.1 leaves to us
     delivered   NOTIFY with SUCCESS, at the end of the way: a Maildir, LMTP
     relayed     NOTIFY with SUCCESS, and the next host has no DSN: what it does with the mail nobody will tell;
-                with the trace of RFC 2852 whatever it has, unless NOTIFY is NEVER
+                with the trace of RFC 2852 whatever it has, and with a time in by-mode N where it has no DELIVERBY
+                (§4.1.4), unless NOTIFY is NEVER
 
 Invariant: a null reverse-path is told nothing (RFC 5321 §4.5.5, RFC 3461 §6), so there is no notice about a notice.
 """
@@ -55,7 +56,12 @@ def _succeeded(envelope: Envelope, groups: Sequence[Group], left: Sequence[int],
     if traced:
         return [fate for notify, _, fate in done if notify != NOTIFY_NEVER]
     mute = {index for group in groups if group.handed_on for index in group.recipients or left}
-    return [fate for notify, index, fate in done if notify & NOTIFY_SUCCESS and index not in mute]
+    untimed = {index for group in groups if relayed and group.untimed for index in group.recipients or left}
+    return [
+        fate
+        for notify, index, fate in done
+        if (index in untimed and notify != NOTIFY_NEVER) or (notify & NOTIFY_SUCCESS and index not in mute)
+    ]
 
 
 def delayed(envelope: Envelope, group: Group, left: Sequence[int], until: float, warn: Warn) -> list[Fate]:

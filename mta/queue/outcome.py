@@ -18,13 +18,15 @@ _SILENCE = Reply(0, "", "")
 class Group:
     """Recipients that had the same end, with the words of the host that said so.
 
-    `handed_on`, of delivered ones: that host tells their sender, if he wants to hear of it.
+    Of delivered ones: `handed_on`, that host tells their sender, if he wants to hear of it; `untimed`, it does not know
+    by when they were to get it.
     """
 
     recipients: Members
     reply: Reply
     hop: str = ""
     handed_on: bool = False
+    untimed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,9 @@ def judge(outcomes: Sequence[Outcome] = (), *, failed: Reply | None = None, defe
     for outcome in outcomes:
         if outcome.status is Status.DELIVERED:
             delivered.extend(outcome.recipients)
-            successes.append(Group(outcome.recipients, outcome.reply, outcome.hop, outcome.dsn_handed_on))
+            successes.append(
+                Group(outcome.recipients, outcome.reply, outcome.hop, outcome.dsn_handed_on, outcome.untimed)
+            )
         elif outcome.status is Status.FAILED:
             failures.append(Group(outcome.recipients, outcome.reply, outcome.hop))
         else:

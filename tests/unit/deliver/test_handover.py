@@ -117,6 +117,23 @@ def test_addresses_that_are_not_ascii_need_smtputf8(sender: bytes, recipient: by
     assert words(envelope, envelope.recipients, Offer(utf8=True), NOW, binary=False, utf8=True) == Words(b" SMTPUTF8")
 
 
+@pytest.mark.parametrize(
+    ("notify", "said"),
+    [
+        (0, b" NOTIFY=FAILURE,DELAY"),
+        (NOTIFY_SUCCESS, b" NOTIFY=SUCCESS,DELAY"),
+        (NOTIFY_DELAY, b" NOTIFY=DELAY"),
+        (NOTIFY_NEVER, b" NOTIFY=NEVER"),
+    ],
+)
+def test_who_knows_nothing_of_a_time_is_asked_to_tell_of_delays(notify: int, said: bytes) -> None:
+    """RFC 2852 §4.1.4.2."""
+    assert say(Offer(dsn=True), notify=notify, deliver_by=NOW + 9000) == Words(b"", (said,))
+    knows = say(Offer(dsn=True, deliver_by=0), notify=notify, deliver_by=NOW + 9000)
+    assert isinstance(knows, Words)
+    assert knows.rcpt == ((b" NOTIFY=" + said[8:].replace(b",DELAY", b""),) if notify else ())
+
+
 def test_final_delivery_is_no_relaying() -> None:
     options = Options(require_tls=True, deliver_by=NOW + 9000, by_return=True)
     envelope = Envelope(sender=b"a@x", recipients=(Recipient(b"b@y"),), options=options)
@@ -131,6 +148,7 @@ def test_offers_are_read_from_what_ehlo_said() -> None:
     for nonsense in ("", "0", "many", "-5", "9" * 30):
         assert read_offer({"SIZE": nonsense}, pipelining=True).size == ANY_SIZE
     assert read_offer({"DELIVERBY": ""}, pipelining=True).deliver_by == 0
+    assert read_offer({"DELIVERBY": "240,FAST"}, pipelining=True).deliver_by == 240  # RFC 2852 §2
 
 
 def test_who_was_logged_in_does_not_concern_the_next_host() -> None:
@@ -341,6 +359,81 @@ def test_utf8_mail_that_needs_it_goes_back(tmp_path: Path, sender: bytes, text: 
     assert peer.messages == []
 
 
+def test_only_the_recipients_that_need_it_go_back(tmp_path: Path) -> None:
+    peer = Peer(
+        {"EHLO": ehlo("8BITMIME"), "RCPT": lambda line: b"450 4.2.1 busy\r\n" if "<c@" in line else b"250 ok\r\n"}
+    )
+    recipients = [b"b@y", "\u00e4@y".encode(), b"c@y", "\u00f6@y".encode()]
+    result, r = send(tmp_path, peer, b"x\r\n", recipients=recipients, options=Options(utf8=True))
+    assert [(o.status, o.recipients, o.reply.enhanced) for o in result.outcomes] == [
+        (Status.FAILED, (1, 3), "5.6.7"),
+        (Status.DELIVERED, (0,), "2.0.0"),
+        (Status.DEFERRED, (2,), "4.2.1"),
+    ]
+    (message,) = peer.messages
+    assert message.recipients == ["b@y"]
+    assert sum("to=<" in line for line in r.lines()) == 4
+
+
+def test_where_the_others_are_all_taken_each_is_told(tmp_path: Path) -> None:
+    peer = Peer({"EHLO": ehlo("8BITMIME")})
+    recipients = [b"b@y", "\u00e4@y".encode(), b"c@y"]
+    result, _ = send(tmp_path, peer, b"x\r\n", recipients=recipients, options=Options(utf8=True))
+    assert [(o.status, o.recipients) for o in result.outcomes] == [
+        (Status.FAILED, (1,)),
+        (Status.DELIVERED, (0, 2)),
+    ]
+
+
+def test_another_connection_may_take_those_that_were_left_out(tmp_path: Path) -> None:
+    """The first one ends before anything is said to it about the mail; the host has learnt SMTPUTF8 meanwhile."""
+    greeted: list[str] = []
+
+    def hello(line: str) -> bytes:
+        greeted.append(line)
+        return ehlo("8BITMIME") if len(greeted) == 1 else ehlo("8BITMIME", "SMTPUTF8")
+
+    def mail(line: str) -> bytes:
+        return b"421 4.3.2 bye\r\n" if "<gone@x>" in line and len(greeted) == 1 else b"250 ok\r\n"
+
+    peer = Peer({"EHLO": hello, "MAIL": mail})
+
+    async def main() -> None:
+        async with rig(tmp_path, peer) as (r, pool):
+            pool.add(r.mail(1))
+            await r.settled(1)
+            recipients = [b"b@y", "\u00e4@y".encode()]
+            pool.add([r.job(r.reader.put(b"gone@x", recipients, b"x\r\n", options=Options(utf8=True)))])
+            await r.settled(2)
+            assert r.results[1].outcomes == ()
+
+    run(main())
+    assert len(peer.messages[-1].recipients) == 2
+
+
+# ---- DELIVERBY
+
+
+@pytest.mark.parametrize(
+    ("offered", "options", "untimed"),
+    [
+        ((), {"deliver_by": 4_000_000_000_000}, True),
+        (("DSN",), {"deliver_by": 4_000_000_000_000}, True),
+        (("DELIVERBY",), {"deliver_by": 4_000_000_000_000}, False),
+        ((), {"deliver_by": 1_000_000_000_000}, False),  # the time was past already
+        ((), {"priority": 1}, False),
+    ],
+)
+def test_the_sender_hears_that_the_next_host_knows_of_no_time(
+    tmp_path: Path, offered: tuple[str, ...], options: dict[str, Any], untimed: bool
+) -> None:
+    result, _ = send(tmp_path, Peer({"EHLO": ehlo(*offered)}), b"x\r\n", options=Options(**options))
+    assert [o.untimed for o in result.outcomes] == [True] * untimed
+    partly = Peer({"EHLO": ehlo(*offered), "RCPT": lambda line: b"550 no\r\n" if "<b@" in line else b"250 ok\r\n"})
+    result, _ = send(tmp_path, partly, b"x\r\n", options=Options(**options), recipients=[b"b@y", b"c@y"])
+    assert {o.status: o.untimed for o in result.outcomes} == {Status.FAILED: False, Status.DELIVERED: untimed}
+
+
 # ---- BDAT and BINARYMIME
 
 BINARY = (
@@ -409,14 +502,16 @@ TLS_EHLO = ehlo("STARTTLS", "8BITMIME")
 AFTER = ehlo("REQUIRETLS", "8BITMIME")
 
 
-def require(tmp_path: Path, peer: Peer, host: str = "mx.example.net", **settings: Any) -> tuple[Result, Rig]:
+def require(
+    tmp_path: Path, peer: Peer, host: str = "mx.example.net", sender: bytes = b"a@x", **settings: Any
+) -> tuple[Result, Rig]:
     kept: list[Any] = []
 
     async def main() -> None:
         await peer.start()
         async with rig(tmp_path, site=smtp_site((0, host), port=peer.port), idle_timeout=0.05, **settings) as (r, pool):
             r.resolver.table[host] = ("127.0.0.1",)
-            pool.add([*r.mail(1), r.job(r.reader.put(b"a@x", [b"b@y"], TEXT, options=SAFE, eight_bit=True))])
+            pool.add([*r.mail(1), r.job(r.reader.put(sender, [b"b@y"], TEXT, options=SAFE, eight_bit=True))])
             await r.settled(2)
             await until(lambda: pool.unused)
             kept.append(r)
@@ -456,6 +551,23 @@ def test_without_safety_it_goes_back(
     assert len(peer.messages) == 1  # the other one went nevertheless
     assert not any("REQUIRETLS" in line for line in peer.heard)
     assert not any(" fallback " in line for line in r.lines())
+
+
+@pytest.mark.parametrize("script", [{"EHLO": TLS_EHLO, "EHLO TLS": TLS_EHLO}, {"EHLO": ehlo("8BITMIME", "REQUIRETLS")}])
+def test_a_notice_is_not_lost_for_want_of_safety(tmp_path: Path, script: dict[str, Answer]) -> None:
+    """RFC 8689 §5: with the null reverse-path it goes, where it must, without, and says nothing of REQUIRETLS."""
+    peer = Peer(script, tls=server_context("mx.example.net"))
+    result, _ = require(tmp_path, peer, sender=b"", tls_authorities=authority_file(tmp_path))
+    assert result.outcomes == ()
+    assert "MAIL FROM:<> BODY=8BITMIME" in [message.sender for message in peer.messages]
+    assert not any("REQUIRETLS" in line for line in peer.heard)
+
+
+def test_a_notice_goes_in_safety_where_it_can(tmp_path: Path) -> None:
+    peer = Peer({"EHLO": TLS_EHLO, "EHLO TLS": AFTER}, tls=server_context("mx.example.net"))
+    result, _ = require(tmp_path, peer, sender=b"", tls_authorities=authority_file(tmp_path))
+    assert result.outcomes == ()
+    assert "MAIL FROM:<> BODY=8BITMIME REQUIRETLS" in peer.heard
 
 
 def test_required_tls_waits_for_a_host_that_is_away(tmp_path: Path) -> None:

@@ -119,3 +119,19 @@ def test_a_delay_names_those_that_wait_and_until_when() -> None:
     verdict = Verdict(delivered=(0,), waiting=(1,), failures=(Group((2,), NO, "mx"),), reply=LATER, hop="mx", warn=True)
     (fate,) = choose(envelope, verdict, [0, 1, 2], kind="smtp", until=77.9, warn="users").told
     assert (fate.address, fate.orcpt, fate.action, fate.until) == (b"r1@y", b"rfc822;o1@y", "delayed", 77)
+
+
+@pytest.mark.parametrize(
+    ("notify", "kind", "expected"),
+    [
+        (0, "smtp", ["relayed"]),
+        (NOTIFY_FAILURE, "smtp", ["relayed"]),
+        (NOTIFY_NEVER, "smtp", []),
+        (0, "lmtp", []),
+        (NOTIFY_SUCCESS, "lmtp", ["delivered"]),
+    ],
+)
+def test_a_host_that_knows_of_no_time(notify: int, kind: HopKind, expected: list[str]) -> None:
+    """RFC 2852 §4.1.4.2, whatever the host does with NOTIFY."""
+    outcome = Outcome(Status.DELIVERED, OK, "mx", dsn_handed_on=kind == "smtp", untimed=True)
+    assert told(judge([outcome]), notify, kind=kind) == expected

@@ -141,6 +141,13 @@ class Limits:
     )
     header_size: Octets = key("The longest header; 0: any.", Octets(256 << 10), low=0)
     header_lines: int = key("Lines in it; 0: any number.", 5000, low=0)
+    hops: int = key(
+        "A mail with so many Received fields goes round in a circle, and is refused (RFC 5321 6.3 asks for at least"
+        " 100); 0: any number.",
+        100,
+        low=0,
+        high=1000,
+    )
     line_length: int = key(
         "Octets in a line of a text, without its CRLF; 0: any. RFC 5321 4.5.3.1.6 has 998, but longer ones are met in"
         " honest mail, and this server carries them as they are.",

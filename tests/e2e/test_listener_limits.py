@@ -139,7 +139,8 @@ def test_a_refusal_is_found_in_the_log_by_its_id(tmp_path: Path) -> None:
 
 
 def test_a_text_of_the_wrong_shape(tmp_path: Path) -> None:
-    limits = {"header_size": 2000, "line_length": 998, "mime_depth": 1}
+    limits = {"header_size": 2000, "line_length": 998, "mime_depth": 1, "hops": 20}
+    hop = b"Received: from a.test (192.0.2.1)\r\n\tby b.test; Fri, 27 Nov 2026 13:57:55 +0000\r\n"
     deep = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
     with limited(tmp_path, **limits) as server, server.talk() as talk:
         talk.hello()
@@ -148,6 +149,8 @@ def test_a_text_of_the_wrong_shape(tmp_path: Path) -> None:
             (b"Subject: x\r\n\r\n" + b"y" * 999 + b"\r\n", "552 5.6.0 A line"),
             (b"Subject: x\r\n\r\n" + b"y\r\n" * 200_000 + b"y" * 999 + b"\r\n", "552 5.6.0 A line"),
             (deep, "554 5.6.0 The parts"),
+            (hop * 20 + b"\r\nhi\r\n", "554 5.4.6 This message has passed"),
+            (hop * 19 + b"\r\n" + b"y\r\n" * 200_000, "250"),
             (b"Subject: x\r\n\r\n" + b"y" * 998 + b"\r\n", "250"),
         ):
             talk.expect("MAIL FROM:<a@x.test>", "250")

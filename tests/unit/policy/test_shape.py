@@ -43,6 +43,7 @@ def forwarded(depth: int) -> bytes:
     return text
 
 
+HOP = b"Received: from a.example (192.0.2.1)\r\n\tby b.example; Fri, 27 Nov 2026 13:57:55 +0000\r\n"
 HEADER = b"A: x\r\n" * 10
 CASES: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
     "no limit": ({"header_size": 0, "header_lines": 0}, b"A: x\r\n" * 9000, b""),
@@ -63,6 +64,13 @@ CASES: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
     "side by side": ({"mime_depth": 2}, siblings(30), b""),
     "within messages": ({"mime_depth": 3}, forwarded(4), b"554 5.6.0 The parts"),
     "just so deep within messages": ({"mime_depth": 4}, forwarded(4), b""),
+    "received as often as may be": ({"hops": 100}, HOP * 99 + b"Subject: x\r\n\r\n" + HOP * 9, b""),
+    "received once more": ({"hops": 100}, HOP * 100 + b"Subject: x\r\n\r\nhi\r\n", b"554 5.4.6 This message has"),
+    "in other letters": ({"hops": 20}, b"X: y\r\n" + HOP.upper() * 20 + b"\r\n", b"554 5.4.6 This message has"),
+    "a header alone": ({"hops": 20}, HOP * 20, b"554 5.4.6 This message has"),
+    "received in the text": ({"hops": 20}, b"A: b\r\n\r\n" + HOP * 50, b""),
+    "no loop": ({"hops": 0}, HOP * 900 + b"\r\n", b""),
+    "lines that look like it": ({"hops": 20}, (b"X-Received: x" + b"x" * 80 + b"\r\n") * 50 + b"\r\n", b""),
     "no multipart": ({"mime_depth": 1}, b"Subject: x\r\n\r\n--a\r\n--b\r\n" * 40, b""),
 }
 
@@ -70,7 +78,7 @@ CASES: dict[str, tuple[dict[str, Any], bytes, bytes]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_whole_and_in_parts(name: str) -> None:
     limits, text, refusal = CASES[name]
-    shape = Shape(Limits(**({"header_size": 0, "header_lines": 0} | limits)))
+    shape = Shape(Limits(**({"header_size": 0, "header_lines": 0, "hops": 0} | limits)))
     found = shape.of(text)
     assert found.startswith(refusal)
     assert bool(found) == bool(refusal)
@@ -81,8 +89,9 @@ def test_whole_and_in_parts(name: str) -> None:
 
 
 def test_a_short_text_is_not_looked_at() -> None:
-    assert Shape(Limits()).least == 10_000
-    assert Shape(Limits(header_size=Octets(0), header_lines=0)).least > 1 << 60
+    assert Shape(Limits()).least == 4_800
+    assert Shape(Limits(hops=0)).least == 10_000
+    assert Shape(Limits(header_size=Octets(0), header_lines=0, hops=0)).least > 1 << 60
 
 
 def test_a_boundary_that_never_ends_is_not_kept() -> None:

@@ -365,7 +365,7 @@ class RetryRule:
     factor: float | None = key("Each further wait is so many times longer.", None, low=1.0, high=10.0)
     cap: Seconds | None = key("The longest wait.", None, low=0.01)
     jitter: float | None = key("Each wait is varied by up to this share of it.", None, low=0.0, high=0.9)
-    expiry: Seconds | None = key("Mail older than this goes back to its sender.", None, low=0.01)
+    expiry: Seconds | None = key("Mail older than this goes back to its sender, after a last attempt.", None, low=0.01)
     delay_warning: Seconds | None = key("When its sender is told that it is late; 0: never.", None, low=0.0)
     where: str = place()
 
@@ -385,7 +385,9 @@ class Retry:
         low=0.01,
     )
     jitter: float = key("Each wait is varied by up to this share of it, both ways.", 0.1, low=0.0, high=0.9)
-    expiry: Seconds = key("Mail older than this goes back to its sender.", Seconds(5 * 86400.0), low=0.01)
+    expiry: Seconds = key(
+        "Mail older than this goes back to its sender, after a last attempt.", Seconds(5 * 86400.0), low=0.01
+    )
     delay_warning: Seconds = key(
         "When an attempt fails and the mail is older than this, its sender is told once that it is late; 0: never."
         " Who is told: those who asked for it (NOTIFY=DELAY), and those of `[notices] warn`.",

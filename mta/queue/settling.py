@@ -167,6 +167,9 @@ class Settling:
             return manager.by_hand.hold_idle(slot)
         plan = manager.plan(slot, classify(verdict.reply))
         due = now + manager.schedule.wait(plan, attempts, verdict.reply, manager.random())
+        end = manager.wishes.began(slot) + plan.expiry
+        if now < end < due:
+            due = end  # the last attempt is made when its time is over: it goes back then, as its sender was told
         if verdict.unknown:
             due = max(due, now + manager.retry.ambiguous_wait)
             extras.ambiguous.add(slot)

@@ -11,6 +11,7 @@ from tests.sim.hosts import Crowded, Dead, Flapping, Greylisting, Host, Metered,
 from tests.sim.world import HOUR, World
 
 EXPIRY = 12 * HOUR
+END = 12 * HOUR + EXPIRY + HOUR  # all mail came in the first half of the day; its time is over, and that of notices
 KINDS: Mapping[str, Callable[[random.Random], Host]] = {
     "fine": lambda chance: Host(connecting=chance.uniform(0.01, 0.3), working=chance.uniform(0.02, 0.5)),
     "slow": lambda chance: Host(connecting=2.0, working=chance.uniform(5.0, 30.0)),
@@ -59,7 +60,7 @@ def post(it: World, messages: int, chance: random.Random) -> list[float]:
 def live_a_day(seed: int, sites: int, messages: int) -> World:
     it = peopled(seed, sites)
     post(it, messages, random.Random(seed + 1))
-    it.run(12 * HOUR + EXPIRY + 5 * HOUR)
+    it.run(END)
     return it
 
 
@@ -95,7 +96,7 @@ def test_a_day_on_which_processes_die() -> None:
             it.crash()
         else:
             it.kill(chance.choice((2, 3)))
-    it.run(12 * HOUR + EXPIRY + 5 * HOUR)
+    it.run(END)
     it.settled()
     assert 0 < len(it.doubtful) < 100
 

@@ -180,6 +180,19 @@ def test_mail_that_waited_too_long_fails_with_the_last_words(clock: list[float])
     assert "451 4.3.0 later" in verdict.failures[0].reply.text
 
 
+def test_the_last_attempt_is_when_the_time_is_over(clock: list[float]) -> None:
+    """So that mail goes back when its sender was told that it would, not up to a whole wait later."""
+    world = World(expiry=100.0)
+    world.arrive(1, b"a@x.example")
+    for moment in (NOW, NOW + 61, NOW + 100):
+        clock[0] = moment + 0.2
+        world.manager.advance(clock[0])
+        world.result(world.couriers.given[-1], Outcome(Status.DEFERRED, LATER, "hop"))
+    ((_, verdict),) = world.failed
+    assert verdict.failures[0].reply.enhanced == "5.4.7"
+    assert len(world.couriers.given) == 3
+
+
 def test_a_snapshot_bears_that_deliveries_end_meanwhile() -> None:
     world = World()
     for number in range(1, 50):

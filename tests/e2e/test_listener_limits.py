@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import socket
+import ssl
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.kit.authority import Authority
 from tests.kit.server import Server
 from tests.kit.talk import Talk
 from tests.kit.waiting import wait_for
@@ -193,6 +197,68 @@ def test_a_client_that_reads_nothing_costs_no_memory_and_not_for_ever(tmp_path: 
         deaf.close()
         with server.talk() as talk:
             talk.hello()
+
+
+def test_nor_does_one_under_tls(tmp_path: Path) -> None:
+    pair = Authority().issue(tmp_path, "mx", ["mx.test"])
+    limits = {"data_timeout": "0.5s", "errors": 1_000_000, "slow_errors": 1_000_000}
+    listening = {"tls": "implicit", "limits": limits}
+    with Server(
+        tmp_path, listening=listening, tls={"certificate": str(pair.certificate), "key": str(pair.key)}
+    ) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", server.port))
+        plain.settimeout(30)
+        with context.wrap_socket(plain) as deaf:
+            with pytest.raises((ConnectionError, ssl.SSLEOFError)):
+                talk_on(deaf)
+        (receiver,) = server.children()["receiver"]
+        pages = int(Path(f"/proc/{receiver}/statm").read_text().split()[1])
+        assert pages * os.sysconf("SC_PAGE_SIZE") < 200 << 20
+        with server.talk() as talk:
+            talk.socket = context.wrap_socket(talk.socket)
+            talk.hello()
+
+
+def talk_on(deaf: ssl.SSLSocket) -> None:
+    many = b"RCPT\r\n" * 10_000
+    for _ in range(5_000):
+        deaf.sendall(many)
+
+
+def test_waits_are_short_while_there_is_little_room(tmp_path: Path) -> None:
+    with limited(tmp_path, connections=5, stress_timeout="0.5s") as server, contextlib.ExitStack() as stack:
+        few = [stack.enter_context(server.talk()) for _ in range(4)]  # four of five are in use now
+        for talk in few:
+            assert talk.reply().startswith("220")
+        for talk in few:  # all are silent, and none is waited for
+            assert talk.reply().startswith("421 4.4.2 nothing heard from you for too long")
+            assert talk.closed()
+
+
+@pytest.mark.slow
+def test_a_session_has_its_time_and_a_transaction_twice_that(tmp_path: Path) -> None:
+    with limited(tmp_path, session_timeout="1s", idle_commands=10**9) as server:
+        with server.talk() as idle, server.talk() as busy:
+            idle.hello()
+            busy.hello()
+            busy.expect("MAIL FROM:<a@x.test>", "250")
+            busy.expect("RCPT TO:<b@home.test>", "250")
+            assert last_words(idle, b"NOOP\r\n").startswith("421 4.4.2 this session has lasted too long")
+            busy.expect("NOOP", "250")
+            assert last_words(busy, b"BDAT 1\r\nx").startswith("421 4.4.2 this session has lasted too long")
+
+
+def last_words(talk: Talk, command: bytes) -> str:
+    """What it is told at last that says this again and again."""
+    while True:
+        talk.socket.sendall(command)
+        reply = talk.reply()
+        if not reply.startswith("250"):
+            return reply
 
 
 @pytest.mark.parametrize("request_line", ["GET / HTTP/1.1", "POST /mail HTTP/1.0"])

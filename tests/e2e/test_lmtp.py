@@ -17,6 +17,7 @@ import pytest
 from tests.kit.authority import Authority
 from tests.kit.programs import need
 from tests.kit.server import Server, free_port
+from tests.kit.talk import Talk
 from tests.kit.waiting import wait_for
 
 TEXT = "Subject: by LMTP\r\n\r\n.dot\r\nbye\r\n"
@@ -111,6 +112,20 @@ def test_a_reply_for_each_recipient(server: Listening, way: str) -> None:
         assert next(replies).startswith(b"221 ")
     for name in names:
         server.wait_letters(name)
+
+
+@pytest.mark.parametrize("way", ["tcp", "unix"])
+def test_addresses_in_utf8(server: Listening, way: str) -> None:
+    talk = Talk(server.lmtp_port) if way == "tcp" else Talk(path=server.lmtp)
+    with talk:
+        talk.reply()
+        assert "\n250-SMTPUTF8\r\n" in talk.expect("LHLO client.test", "250")
+        talk.expect("MAIL FROM:<zoë@far.test> SMTPUTF8".encode(), "250")
+        talk.expect(f"RCPT TO:<ünal-{way}@home.test>".encode(), "250")
+        talk.expect("DATA", "354")
+        talk.expect("Subject: grüße\r\n\r\n.".encode(), "250 2.0.0 queued")
+    [letter] = server.wait_letters(f"ünal-{way}")
+    assert b"\tby mx.test with UTF8LMTP id " in letter
 
 
 def test_swaks_speaks_lmtp_to_both(server: Listening) -> None:

@@ -7,13 +7,14 @@ import signal
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.kit.server import Server
+from tests.kit.server import Server, free_port
 from tests.kit.talk import Talk
 
 HERE = ["127.0.0.1/32"]
@@ -184,17 +185,40 @@ def test_xforward(tmp_path: Path) -> None:
         assert "forwarded" not in lines[second]
 
 
+def too_early(server: Server, way: str, replies: int) -> list[str]:
+    """The codes that a client gets who speaks first."""
+    (receiver,) = server.children()["receiver"]
+    os.kill(receiver, signal.SIGSTOP)  # so that the client is the first to speak
+    with server.talk() if way == "tcp" else Talk(path=str(server.runtime / "smtp")) as talk:
+        talk.socket.sendall(b"EHLO early.test\r\nMAIL FROM:<a@x.test>\r\n")
+        os.kill(receiver, signal.SIGCONT)
+        return [talk.reply()[:3] for _ in range(replies)]
+
+
 @pytest.mark.parametrize("early_talk", ["note", "refuse"])
 @pytest.mark.parametrize("delay", [0, 0.3])
 def test_early_talk(tmp_path: Path, early_talk: str, delay: float) -> None:
-    with Server(tmp_path, listening={"early_talk": early_talk, "greeting_delay": delay}) as server:
+    server = Server(tmp_path)
+    server.port = free_port()
+    both = [f"127.0.0.1:{server.port}", f"unix:{server.runtime}/smtp"]
+    server.configure(listener=[{"address": both, "early_talk": early_talk, "greeting_delay": delay}])
+    with server:
         with server.talk() as patient:
             patient.hello()
-        (receiver,) = server.children()["receiver"]
-        os.kill(receiver, signal.SIGSTOP)  # so that the client is the first to speak
-        with server.talk() as talk:
-            talk.socket.sendall(b"EHLO early.test\r\nMAIL FROM:<a@x.test>\r\n")
-            os.kill(receiver, signal.SIGCONT)
-            replies = [talk.reply()[:3] for _ in range(3 if early_talk == "note" else 2)]
-        assert replies == (["220", "250", "250"] if early_talk == "note" else ["554", ""])
-        server.wait_for_log("early-talk client=127.0.0.1" if early_talk == "note" else "554 5.5.1 You spoke before")
+        for way, client in (("tcp", "127.0.0.1"), ("unix", "unix")):
+            replies = too_early(server, way, 3 if early_talk == "note" else 2)
+            assert replies == (["220", "250", "250"] if early_talk == "note" else ["554", ""])
+            said = f"early-talk client={client}" if early_talk == "note" else f"refused client={client}"
+            server.wait_for_log(said)
+        assert early_talk == "note" or "554 5.5.1 You spoke before" in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_early_talk_that_is_delayed(tmp_path: Path) -> None:
+    with Server(tmp_path, listening={"early_talk": "delay"}) as server:
+        with server.talk() as patient:
+            patient.hello()
+        began = time.monotonic()
+        assert too_early(server, "tcp", 3) == ["220", "250", "250"]
+        assert time.monotonic() - began >= 10
+        server.wait_for_log("early-talk client=127.0.0.1")

@@ -14,10 +14,11 @@ _ID = re.compile(r"queued as (\w+)")
 class Talk:
     """One connection; replies are whole, all lines with their line ends."""
 
-    def __init__(self, port: int, host: str = "127.0.0.1", source: str = "", ids: list[str] | None = None) -> None:
+    def __init__(
+        self, port: int = 0, host: str = "127.0.0.1", source: str = "", ids: list[str] | None = None, path: str = ""
+    ) -> None:
         self.ids = [] if ids is None else ids  # of what was accepted
-        self.socket = socket.create_connection((host, port), 20, (source, 0) if source else None)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each send is a packet of its own, at once
+        self.socket = _at_path(path) if path else _at_port(host, port, source)
         self._buffer = b""
 
     def __enter__(self) -> Self:
@@ -81,6 +82,19 @@ class Talk:
             data = b""
         self._buffer += data
         return bool(data)
+
+
+def _at_port(host: str, port: int, source: str) -> socket.socket:
+    sock = socket.create_connection((host, port), 20, (source, 0) if source else None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each send is a packet of its own, at once
+    return sock
+
+
+def _at_path(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(path)
+    return sock
 
 
 def stuffed(text: bytes) -> bytes:

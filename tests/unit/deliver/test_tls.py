@@ -29,12 +29,10 @@ def test_mail_goes_under_tls_where_it_is_offered(tmp_path: Path) -> None:
     server = peer()
     results, r = deliver(tmp_path, server, 20)
     assert all(result.outcomes == () for result in results)
-    assert server.heard[:4] == [
-        "EHLO me.example",
-        "STARTTLS",
-        "EHLO me.example",
-        "MAIL FROM:<a@example.org>",  # no SIZE: under TLS it is not offered
-    ]
+    # A busy machine may make more than one connection of it: what each says is in this order.
+    said = dict.fromkeys(line for line in server.heard if not line.startswith(("RCPT", "DATA", "QUIT")))
+    assert list(said) == ["EHLO me.example", "STARTTLS", "MAIL FROM:<a@example.org>"]  # no SIZE: TLS does not offer it
+    assert server.heard.count("EHLO me.example") == 2 * server.heard.count("STARTTLS") == 2 * server.connections
     assert all(m.tls for m in server.messages)
     assert len(server.messages) == 20
     for line in r.lines():

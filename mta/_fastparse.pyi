@@ -22,6 +22,11 @@ CLOSE: Final[int]  # close after sending the output
 SLOW: Final[int]  # a refusal to be held back: send nothing, and call wake() after a while
 AUTH: Final[int]  # take_auth() has a step of a login; parked until challenge(), authenticated() or auth_failed()
 
+# Kinds of entries on a tape (mta.protocol.tape).
+SAID: Final[int]
+REPLIED: Final[int]
+TEXT_PASSED: Final[int]
+TLS_BEGAN: Final[int]
 EXTENSIONS: Final[dict[str, int]]  # keyword of EHLO to its bit in `offers`
 
 class MailOptions:
@@ -94,6 +99,8 @@ class ServerConfig:
         refused: Callable[[Any, bytes, bytes], bytes] | None = None,
         commands: dict[bytes, Callable[[Any, bytes], bytes]] | None = None,
         keywords: tuple[bytes, ...] = (),
+        tape: int = 0,  # octets of a session's tape (mta.protocol.tape), 0 for none
+        tape_slow: int = 0,  # milliseconds; an answer that takes so long marks the tape. 0: none does
     ) -> None: ...
 
 class ServerSession:
@@ -145,6 +152,11 @@ class ServerSession:
 
         What came by DATA is dot-unstuffed, what came by BDAT is as it was. All line ends are CRLF, but for `binary`.
         """
+    def take_tape(self) -> tuple[int, int, int, list[tuple[int, int, int, bytes] | None]]:
+        """What was said last, as `mta.protocol.tape.Taken`; the mark goes."""
+    @property
+    def marked(self) -> bool:
+        """There is a refusal on the tape, or an answer that took long."""
     @property
     def sender(self) -> bytes: ...
     @property
@@ -222,6 +234,8 @@ class ClientSession:
         esmtp: bool = True,  # False: say HELO, for a server that ends the connection at EHLO
         starttls: bool = False,  # begin TLS where the peer offers it
         pipelining: bool = True,  # False: do without, even where the peer offers it
+        tape: int = 0,  # as with ServerConfig
+        tape_slow: int = 0,
     ) -> None: ...
     def receive(self, buffer: Buffer, size: int) -> int: ...
     def secured(self) -> int:
@@ -250,6 +264,11 @@ class ClientSession:
         """The connection ended: whatever is in hand becomes results with the replies known so far."""
     def take_output(self) -> bytes: ...
     def take_results(self) -> list[TransactionResult]: ...
+    def take_tape(self) -> tuple[int, int, int, list[tuple[int, int, int, bytes] | None]]:
+        """What was said last, as `mta.protocol.tape.Taken`; the mark goes."""
+    @property
+    def marked(self) -> bool:
+        """An answer on the tape took long."""
     @property
     def greeting(self) -> tuple[int, str] | None: ...
     @property

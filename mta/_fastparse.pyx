@@ -2,7 +2,8 @@
 """The two SMTP sessions' loops over octets, sans-IO: input in, flags and reply octets out.
 
 Purpose: parse what a peer sends at a few nanoseconds an octet, and keep an idle session at a few hundred octets.
-Owns: the state of one connection, and the octets that wait in it. No socket, clock, file or policy.
+Owns: the state of one connection, the octets that wait in it, and the tape of what was said last. No socket, file or
+policy; the one look at a clock is the stamp of each line on a tape, on which nothing depends.
 
 Invariants
 - What a session answers depends on the octets alone, never on how they were cut into packets.
@@ -12,6 +13,7 @@ Invariants
   when the size cannot be read, the session ends (RFC 3030 §2).
 - Memory in a session is bounded: a command line by `config.line`, a text by `config.chunk` and one read (when the
   caller takes what BODY offers), input behind a parked message by `KEPT_LIMIT`.
+- A tape keeps no response of a login, no octet of a text and no line that is no command: only how long they were.
 - Bounds checks are off: every loop below runs over [0, n) of a length that its caller got from the buffer
   protocol or from the allocation itself; the look-ahead of `mta_clean` stays inside n.
 
@@ -31,7 +33,7 @@ in plain Python; the same tests run against both.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
@@ -218,6 +220,184 @@ cdef void octets_free(Octets *of) noexcept:
     of.data = NULL
     of.size = 0
     of.room = 0
+
+
+# ---- the tape of a session: what was said last, as `mta.protocol.tape` has it -----------------------------------
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        int64_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *to)
+
+SAID = 0
+REPLIED = 1
+TEXT_PASSED = 2
+TLS_BEGAN = 3
+
+cdef enum:
+    T_SAID = 0
+    T_REPLIED = 1
+    T_TEXT = 2
+    T_TLS = 3
+    LEAST_TAPE = 1024
+    LONGEST_ENTRY = 400  # octets of a line that are kept
+    REALTIME_COARSE = 5  # 6 ns, where the exact clock takes 25
+
+cdef struct Entry:
+    int64_t total  # octets of the line or text
+    uint32_t stamp  # milliseconds since the tape began
+    uint16_t kept  # octets that follow
+    octet kind
+    octet spare
+
+cdef struct Tape:
+    Octets entries
+    Py_ssize_t most  # octets
+    Py_ssize_t head  # where the opening ends, which stays; 0: not yet
+    Py_ssize_t dropped  # entries behind the head that made room
+    Py_ssize_t lost  # entries for which there was no room while the tape was marked
+    int64_t began
+    uint32_t slow
+    uint32_t now  # milliseconds since it began
+    uint32_t last  # when the newest entry was made
+    octet kind
+    octet marked
+
+
+cdef inline int tape_time(Tape *of) noexcept:
+    """Called where octets come or go, so that not each entry asks the clock."""
+    cdef timespec now
+    cdef int64_t milliseconds
+    if of == NULL:
+        return 0
+    clock_gettime(REALTIME_COARSE, &now)
+    milliseconds = now.tv_sec * 1000 + now.tv_nsec // 1000000
+    if of.began == 0:
+        of.began = milliseconds
+    of.now = <uint32_t>(milliseconds - of.began)
+    return 0
+
+
+cdef inline int tape(Tape *to, octet kind, const octet *p, Py_ssize_t kept, Py_ssize_t total) except -1:
+    return tape_entry(to, kind, p, kept, total) if to != NULL else 0
+
+
+cdef inline int tape_entry(Tape *to, octet kind, const octet *p, Py_ssize_t kept, Py_ssize_t total) except -1:
+    """Note a line or text of that many octets, and the first of them."""
+    cdef Entry entry
+    cdef octet *at
+    if kept > LONGEST_ENTRY:
+        kept = LONGEST_ENTRY
+    if to.entries.size + <Py_ssize_t>sizeof(Entry) + kept > to.entries.room and not tape_grow(to, kept):
+        return 0
+    entry.total = total
+    entry.stamp = to.now
+    entry.kept = <uint16_t>kept
+    entry.kind = kind
+    entry.spare = 0
+    if kind == T_REPLIED:
+        if to.slow and to.kind != T_REPLIED and to.now - to.last >= to.slow and to.entries.size:
+            to.marked = True
+    elif to.head == 0 and kind == T_SAID and kept >= 4 and same_word(p, b"MAIL", 4):
+        to.head = to.entries.size
+    to.last = to.now
+    to.kind = kind
+    at = to.entries.data + to.entries.size
+    memcpy(at, &entry, sizeof(Entry))
+    memcpy(at + sizeof(Entry), p, kept)
+    to.entries.size += sizeof(Entry) + kept
+    return 0
+
+
+cdef bint tape_grow(Tape *to, Py_ssize_t kept) except -1:
+    """Make room for an entry; False: there is none."""
+    cdef Py_ssize_t need = to.entries.size + sizeof(Entry) + kept, room
+    cdef void *data
+    if need > to.most:
+        if to.marked:
+            to.lost += 1
+            return False
+        tape_make_room(to)
+        need = to.entries.size + sizeof(Entry) + kept
+    if need > to.entries.room:
+        room = min(to.most, max(need, 2 * to.entries.room, 128))
+        data = realloc(to.entries.data, room)
+        if data == NULL:
+            raise MemoryError
+        to.entries.data = <octet *>data
+        to.entries.room = room
+    return True
+
+
+cdef inline Py_ssize_t tape_next(Tape *of, Py_ssize_t at) noexcept nogil:
+    cdef Entry entry
+    memcpy(&entry, of.entries.data + at, sizeof(Entry))
+    return at + sizeof(Entry) + entry.kept
+
+
+cdef int tape_make_room(Tape *of) noexcept nogil:
+    """Half of what is behind the opening goes; the opening itself stays, up to a quarter of all."""
+    cdef Py_ssize_t at = 0, goal
+    if of.head == 0 or of.head > of.most // 4:
+        while at < of.entries.size and at < of.most // 4:
+            at = tape_next(of, at)
+        of.head = at
+    at = of.head
+    goal = at + (of.most - at) // 2
+    while at < of.entries.size and at < goal:
+        at = tape_next(of, at)
+        of.dropped += 1
+    memmove(of.entries.data + of.head, of.entries.data + at, of.entries.size - at)
+    of.entries.size -= at - of.head
+    return 0
+
+
+cdef tuple tape_taken(Tape *of):
+    """What is on it, which stays there, without the mark."""
+    cdef Entry entry
+    cdef Py_ssize_t at = 0, lost
+    cdef const char *p
+    cdef list entries = []
+    if of == NULL:
+        return 0, 0, 0, entries
+    lost = of.lost
+    while at < of.entries.size:
+        memcpy(&entry, of.entries.data + at, sizeof(Entry))
+        p = <const char *>of.entries.data + at + sizeof(Entry)
+        if at == of.head and of.dropped:
+            entries.append(None)
+        entries.append((entry.stamp, entry.kind, entry.total, p[:entry.kept]))
+        at = tape_next(of, at)
+    of.marked = False
+    of.lost = 0
+    return of.began, of.dropped, lost, entries
+
+
+cdef int tape_length(Py_ssize_t most) except -1:
+    if most and most < LEAST_TAPE:
+        raise ValueError("a tape has no room for so little")
+    return 0
+
+
+cdef Tape *new_tape(Py_ssize_t most, uint32_t slow) except? NULL:
+    """NULL for a session without one."""
+    cdef Tape *made
+    if most == 0:
+        return NULL
+    made = <Tape *>realloc(NULL, sizeof(Tape))
+    if made == NULL:
+        raise MemoryError
+    memset(made, 0, sizeof(Tape))
+    made.most = most
+    made.slow = slow
+    return made
+
+
+cdef void free_tape(Tape *tape) noexcept:
+    if tape != NULL:
+        octets_free(&tape.entries)
+        free(tape)
 
 
 # ---- scanning --------------------------------------------------------------------------------------------------
@@ -747,6 +927,8 @@ cdef class ServerConfig:
     cdef object clock
     cdef int64_t hold
     cdef int64_t deliver_by
+    cdef Py_ssize_t tape
+    cdef uint32_t tape_slow
 
     def __cinit__(
         self,
@@ -775,9 +957,14 @@ cdef class ServerConfig:
         clock=None,
         int64_t hold=0,
         int64_t deliver_by=0,
+        Py_ssize_t tape=0,
+        uint32_t tape_slow=0,
     ):
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
+        tape_length(tape)
+        self.tape = tape
+        self.tape_slow = tape_slow
         self.refuse_mail = b""
         self.message_size = message_size
         self.recipients = recipients
@@ -966,9 +1153,11 @@ cdef class ServerSession:
     cdef octet _tls
     cdef octet _eight_bit
     cdef octet _spoke
+    cdef Tape *tape  # NULL: nothing is kept
 
     def __cinit__(self, ServerConfig config not None, judge):
         self.config = config
+        self.tape = new_tape(config.tape, config.tape_slow)
         self.judge = judge
         self._sender = b""
         self._helo = b""
@@ -980,10 +1169,12 @@ cdef class ServerSession:
         octets_free(&self.out)
         octets_free(&self.line)
         octets_free(&self.kept)
+        free_tape(self.tape)
 
     # -- what the connection does --
 
     def greet(self):
+        tape_time(self.tape)
         self.say(self.config.greeting)
         return self.raised()
 
@@ -1094,6 +1285,7 @@ cdef class ServerSession:
         self._esmtp = False
         self._user = ""
         self._tls = True
+        tape(self.tape, T_TLS, NULL, 0, 0)
         if self.state == HANDSHAKE:
             self.state = COMMANDS
 
@@ -1114,6 +1306,13 @@ cdef class ServerSession:
         text = <object>self.text
         self.drop_text()
         return text
+
+    def take_tape(self):
+        return tape_taken(self.tape)
+
+    @property
+    def marked(self):
+        return self.tape != NULL and self.tape.marked != 0
 
     @property
     def sender(self):
@@ -1190,6 +1389,7 @@ cdef class ServerSession:
         if self.busy:
             raise RuntimeError("a session is not called from inside its judge")
         self.busy = True
+        tape_time(self.tape)
         return 0
 
     cdef int raised(self) noexcept:
@@ -1204,6 +1404,8 @@ cdef class ServerSession:
     cdef int say(self, bytes reply) except -1:
         if not reply:
             return 0
+        if self.tape != NULL:
+            self.tape_reply(reply)
         if self.out.size == 0:
             if self.reply is None:
                 self.reply = reply
@@ -1211,6 +1413,20 @@ cdef class ServerSession:
             octets_add_bytes(&self.out, self.reply)
             self.reply = None
         return octets_add_bytes(&self.out, reply)
+
+    cdef int tape_reply(self, bytes reply) except -1:
+        """What was said in a login stays off the tape; a refusal marks it."""
+        cdef const octet *p = <const octet *>PyBytes_AS_STRING(reply)
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(reply) - 2
+        # Looking at the third octet is safe: the shortest reply is a CRLF, behind which there is a NUL.
+        tape_entry(self.tape, T_REPLIED, p, 3 if p[0] == c"3" and p[1] == c"3" and p[2] == c"4" else n, n)
+        if p[0] >= c"4":
+            self.tape.marked = True
+        return 0
+
+    cdef int tape_command(self, const octet *p, Py_ssize_t n) except -1:
+        """What is no command may be anything: the rest of a text that was not wanted, or a password."""
+        return tape_entry(self.tape, T_SAID, p, shown_size(self, p, n), n)
 
     cdef int refuse(self, bytes reply) except -1:
         """Say it and count it."""
@@ -1367,12 +1583,14 @@ cdef class ServerSession:
         self.line_count += 1
         if self.state == RESPONSE:
             self.about = b"AUTH"
+            tape(self.tape, T_SAID, NULL, 0, total - 2)
             return self.hear(p, total)
         self.about = b""
-        if total > self.config.line:
-            return self.not_understood(R_LONG_LINE, head, total)
-        if mta_unfit(p, total - 2):
-            return self.not_understood(R_UNFIT, head, total)
+        if total > self.config.line or mta_unfit(p, total - 2):
+            tape(self.tape, T_SAID, NULL, 0, total - 2)
+            return self.not_understood(R_LONG_LINE if total > self.config.line else R_UNFIT, head, total)
+        if self.tape != NULL:
+            self.tape_command(p, total - 2)
         self.command = p
         self.command_size = total - 2
         try:
@@ -1522,6 +1740,7 @@ cdef class ServerSession:
 
     cdef int text_ended(self) except -1:
         cdef bytes reply
+        tape(self.tape, T_TEXT, NULL, 0, self.size)
         if self.command == NULL:
             self.about = b"DATA"
         if self.size > self.config.message_size:
@@ -1560,6 +1779,52 @@ cdef inline uint32_t verb_of(const octet *p) noexcept nogil:
     cdef uint32_t verb
     memcpy(&verb, p, 4)
     return verb & 0xDFDFDFDFu
+
+
+cdef uint32_t V_MAIL = verb_of(<const octet *>PyBytes_AS_STRING(b"MAIL"))
+cdef uint32_t V_FROM = verb_of(<const octet *>PyBytes_AS_STRING(b"FROM"))
+cdef uint32_t V_RCPT = verb_of(<const octet *>PyBytes_AS_STRING(b"RCPT"))
+cdef uint32_t V_BDAT = verb_of(<const octet *>PyBytes_AS_STRING(b"BDAT"))
+cdef uint32_t V_EHLO = verb_of(<const octet *>PyBytes_AS_STRING(b"EHLO"))
+cdef uint32_t V_HELO = verb_of(<const octet *>PyBytes_AS_STRING(b"HELO"))
+cdef uint32_t V_LHLO = verb_of(<const octet *>PyBytes_AS_STRING(b"LHLO"))
+cdef uint32_t V_AUTH = verb_of(<const octet *>PyBytes_AS_STRING(b"AUTH"))
+
+# What may stand behind AUTH on a tape: of any other word nobody knows whether it is a mechanism or a secret.
+cdef tuple MECHANISMS = (
+    b"PLAIN", b"LOGIN", b"CRAM-MD5", b"DIGEST-MD5", b"EXTERNAL", b"GSSAPI", b"NTLM", b"OAUTHBEARER", b"XOAUTH2",
+    b"SCRAM-SHA-1", b"SCRAM-SHA-1-PLUS", b"SCRAM-SHA-256", b"SCRAM-SHA-256-PLUS",
+)
+
+
+cdef Py_ssize_t shown_size(ServerSession s, const octet *p, Py_ssize_t n) except -1:
+    """How much of a line may be kept: a verb, and behind it what is no secret and no text."""
+    cdef uint32_t verb
+    cdef Py_ssize_t i
+    if n < 4:
+        return 0
+    verb = verb_of(p)
+    if n == 4 or p[4] == SP:
+        if verb == V_MAIL:
+            return n if n > 10 and verb_of(p + 5) == V_FROM and p[9] == c":" else 4
+        if verb == V_RCPT:
+            return n if n > 8 and same_word(p + 5, b"TO:", 3) else 4
+        if verb == V_BDAT:
+            return n
+        if verb == V_EHLO or verb == V_HELO or verb == V_LHLO or verb == V_AUTH:
+            i = min(5, n)
+            while i < n and p[i] != SP:
+                i += 1
+            return i if verb != V_AUTH or (<bytes>p[min(5, n):i]).upper() in MECHANISMS else 4
+        for i in range(ROWS):
+            if TABLE[i].verb == verb:
+                return 4
+        return 0
+    if n >= 8 and same_word(p, b"STARTTLS", 8) and (n == 8 or p[8] == SP):
+        return 8
+    if s.config.commands is not None and n > 9 and (same_word(p, b"XCLIENT ", 8) or same_word(p, b"XFORWARD ", 9)):
+        return n
+    return 0
 
 
 cdef int dispatch(ServerSession s, const octet *p, Py_ssize_t n) except -1:
@@ -2552,6 +2817,8 @@ cdef class TransactionResult:
 cdef class ClientSession:
     """One connection to a server."""
 
+    cdef Tape *_tape  # NULL: nothing is kept
+    cdef Py_ssize_t _text_octets  # of the current text, given so far
     cdef bytes _helo
     cdef bint _lmtp
     cdef int _stage
@@ -2581,8 +2848,19 @@ cdef class ClientSession:
     cdef readonly str ended_in
 
     def __init__(
-        self, bytes helo, *, bint lmtp=False, bint esmtp=True, bint starttls=False, bint pipelining=True
+        self,
+        bytes helo,
+        *,
+        bint lmtp=False,
+        bint esmtp=True,
+        bint starttls=False,
+        bint pipelining=True,
+        Py_ssize_t tape=0,
+        uint32_t tape_slow=0,
     ):
+        tape_length(tape)
+        free_tape(self._tape)
+        self._tape = new_tape(tape, tape_slow)
         self._helo = helo
         self._lmtp = lmtp
         self._esmtp = esmtp or lmtp
@@ -2596,10 +2874,14 @@ cdef class ClientSession:
         self._lines = []
         self.extensions = {}
 
+    def __dealloc__(self):
+        free_tape(self._tape)
+
     # ---- what the caller does
 
     def receive(self, buffer, Py_ssize_t size):
         cdef Py_buffer view
+        tape_time(self._tape)
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
         try:
             if size < 0 or size > view.len:
@@ -2635,6 +2917,7 @@ cdef class ClientSession:
         if self._current is None:
             self._current = transaction
             self._flags |= _F_NEXT
+            tape_time(self._tape)
             self._begin()
         else:
             self._next = transaction
@@ -2648,6 +2931,7 @@ cdef class ClientSession:
             return self._take_flags()
         if self._stage != _ST_TEXT:
             raise RuntimeError("nobody waits for a text")
+        tape_time(self._tape)
         PyObject_GetBuffer(chunk, &view, PyBUF_SIMPLE)
         try:
             if self._current._chunked:
@@ -2662,7 +2946,8 @@ cdef class ClientSession:
         if self._current is not None:
             raise RuntimeError("a transaction is in hand")
         if self._stage < _ST_QUIT:
-            self._out.append(b"QUIT\r\n")
+            tape_time(self._tape)
+            self._speak(b"QUIT\r\n")
             self._stage = _ST_QUIT
         return self._take_flags()
 
@@ -2672,6 +2957,8 @@ cdef class ClientSession:
         self.extensions = {}
         self.pipelining = self._size = self._eight_bit = False
         self.tls = True
+        tape_time(self._tape)
+        tape(self._tape, T_TLS, NULL, 0, 0)
         self._introduce()
         return self._take_flags()
 
@@ -2693,6 +2980,13 @@ cdef class ClientSession:
         cdef list results = self._results
         self._results = []
         return results
+
+    def take_tape(self):
+        return tape_taken(self._tape)
+
+    @property
+    def marked(self):
+        return self._tape != NULL and self._tape.marked != 0
 
     @property
     def in_hand(self):
@@ -2736,6 +3030,7 @@ cdef class ClientSession:
         self._octets += size + 1
         if size and line[size - 1] == c"\r":
             size -= 1
+        tape(self._tape, T_REPLIED, <const octet *>line, size, size)
         mark = line[3] if size > 3 else c" "
         if (
             size < 3
@@ -2844,7 +3139,7 @@ cdef class ClientSession:
         return True
 
     cdef int _introduce(self) except -1:
-        self._out.append((b"LHLO " if self._lmtp else b"EHLO " if self._esmtp else b"HELO ") + self._helo + b"\r\n")
+        self._speak((b"LHLO " if self._lmtp else b"EHLO " if self._esmtp else b"HELO ") + self._helo + b"\r\n")
         self._stage = _ST_EHLO if self._esmtp else _ST_HELO
         return 0
 
@@ -2857,20 +3152,20 @@ cdef class ClientSession:
             if self._stage == _ST_EHLO:
                 self._learn(text)
                 if self._starttls and not self.tls and "STARTTLS" in self.extensions:
-                    self._out.append(b"STARTTLS\r\n")
+                    self._speak(b"STARTTLS\r\n")
                     self._stage = _ST_STARTTLS
                     return True
             self._stage = _ST_IDLE
             self._flags |= _F_READY
             return True
         if self._stage == _ST_EHLO and code >= 500 and not self._lmtp:
-            self._out.append(b"HELO " + self._helo + b"\r\n")
+            self._speak(b"HELO " + self._helo + b"\r\n")
             self._stage = _ST_HELO
             return True
         if code < 400:
             return False
         self.failure = (code, text)
-        self._out.append(b"QUIT\r\n")
+        self._speak(b"QUIT\r\n")
         self._end()
         return True
 
@@ -2929,7 +3224,7 @@ cdef class ClientSession:
         if self._lmtp:
             return False  # no recipient, no reply to the dot: nobody could tell where we are
         current.finals = [None]
-        self._out.append(b".\r\n")
+        self._speak(b".\r\n")
         self._enter_final()
         self._ride()
         return True
@@ -2937,6 +3232,7 @@ cdef class ClientSession:
     cdef int _want_text(self) except -1:
         self._current.finals = [None] * (self._current._accepted if self._lmtp else 1)
         self._stage = _ST_TEXT
+        self._text_octets = 0
         self._last = self._before_last = -1
         self._chunks = 0
         self._chunk_refused = False
@@ -2977,9 +3273,23 @@ cdef class ClientSession:
         made._commands = commands
         return made
 
-    cdef int _say(self, Py_ssize_t index) except -1:
-        self._out.append(self._current._commands[index])
+    cdef int _speak(self, bytes command) except -1:
+        self._out.append(command)
+        return self._tape_command(command)
+
+    cdef int _tape_command(self, bytes command) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(command) - 2
+        return tape(self._tape, T_SAID, <const octet *>PyBytes_AS_STRING(command), size, size)
+
+    cdef int _tape_envelope(self, TransactionResult of) except -1:
+        cdef bytes command
+        if self._tape != NULL:
+            for command in of._commands:
+                self._tape_command(command)
         return 0
+
+    cdef int _say(self, Py_ssize_t index) except -1:
+        return self._speak(self._current._commands[index])
 
     cdef int _begin(self) except -1:
         """Send the envelope of the current transaction, or as much of it as may go now."""
@@ -2988,9 +3298,10 @@ cdef class ClientSession:
         if self._reset_due:
             self._reset_due = False
             self._stage = _ST_RSET
-            self._out.append(b"RSET\r\n")
+            self._speak(b"RSET\r\n")
         if self.pipelining:
             self._out.extend(self._current._commands)
+            self._tape_envelope(self._current)
         elif self._stage == _ST_MAIL:
             self._say(0)
         return 0
@@ -3000,11 +3311,13 @@ cdef class ClientSession:
         if self._next is not None and self.pipelining and not self._current._chunked:
             self._next._sent = True
             self._out.extend(self._next._commands)
+            self._tape_envelope(self._next)
         return 0
 
     cdef int _append_text(self, const char *text, Py_ssize_t size, bint last) except -1:
         cdef bint line_start = self._last == -1 or self._last == c"\n"
         cdef bytes tail = b""
+        self._text_octets += size
         if size:
             # Unsigned: an octet 255 is not the -1 that stands for none.
             self._before_last = <octet> text[size - 2] if size > 1 else self._last
@@ -3014,10 +3327,12 @@ cdef class ClientSession:
                 tail = b".\r\n"
             else:
                 tail = b"\r\n.\r\n"
+            tape(self._tape, T_TEXT, NULL, 0, self._text_octets)
             if self._next is not None and self.pipelining:
                 # One allocation holds text, dot and the riding envelope.
                 self._next._sent = True
                 tail += b"".join(self._next._commands)
+                self._tape_envelope(self._next)
             self._current.dotted = True
             self._enter_final()
         if size or last:
@@ -3025,12 +3340,15 @@ cdef class ClientSession:
         return 0
 
     cdef int _append_chunk(self, const char *text, Py_ssize_t size, bint last) except -1:
+        cdef bytes command
+        if last or size:
+            command = b"BDAT %d LAST\r\n" % size if last else b"BDAT %d\r\n" % size
+            self._tape_command(command)
+            self._out.append(command + text[:size])
         if last:
-            self._out.append(b"BDAT %d LAST\r\n" % size + text[:size])
             self._current.dotted = True
             self._enter_final()
         elif size:
-            self._out.append(b"BDAT %d\r\n" % size + text[:size])
             self._chunks += 1
         return 0
 

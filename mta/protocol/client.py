@@ -31,6 +31,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from mta.protocol.stuffing import stuff
+from mta.protocol.tape import REPLIED, SAID, TLS_BEGAN, Taken, Tape
 from mta.protocol.transaction import SmtpReply, Stage, TransactionResult, envelope_commands, fill
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class ClientSession:
         esmtp: bool = True,
         starttls: bool = False,
         pipelining: bool = True,
+        tape: int = 0,
     ) -> None:
+        self._tape = Tape(tape)
+        self._text_octets = 0  # of the current text, given so far
         self._helo = helo
         self._lmtp = lmtp
         self._esmtp = esmtp or lmtp
@@ -144,6 +148,7 @@ class ClientSession:
         if self._stage != Stage.TEXT or self._current is None:
             raise RuntimeError("nobody waits for a text")
         octets = bytes(chunk)
+        self._text_octets += len(octets)
         if self._current.chunked:
             self._chunk(octets, last)
         elif octets:
@@ -151,6 +156,7 @@ class ClientSession:
             self._tail = (self._tail + octets[-2:])[-2:]
         if last:
             if not self._current.chunked:
+                self._tape.passed(self._text_octets)
                 self._out.append(b".\r\n" if self._tail in (b"", b"\r\n") else b"\r\n.\r\n")
             self._current.dotted = True
             self._enter_final()
@@ -160,7 +166,7 @@ class ClientSession:
         if self._current is not None:
             raise RuntimeError("a transaction is in hand")
         if self._stage not in (Stage.QUIT, Stage.CLOSED):
-            self._out.append(b"QUIT\r\n")
+            self._speak(b"QUIT\r\n")
             self._stage = Stage.QUIT
         return self._take_flags()
 
@@ -170,6 +176,7 @@ class ClientSession:
         self.extensions = {}
         self._pipelining = self._size = self._eight_bit = False
         self.tls = True
+        self._tape.add(TLS_BEGAN, b"", 0)
         self._introduce()
         return self._take_flags()
 
@@ -188,6 +195,13 @@ class ClientSession:
         results, self._results = self._results, []
         return results
 
+    def take_tape(self) -> Taken:
+        return self._tape.take()
+
+    @property
+    def marked(self) -> bool:
+        return self._tape.marked
+
     @property
     def in_hand(self) -> int:
         return (self._current is not None) + (self._next is not None)
@@ -205,6 +219,7 @@ class ClientSession:
     def _line(self, line: bytes) -> None:
         self._octets += len(line) + 1
         line = line.removesuffix(b"\r")
+        self._tape.add(REPLIED, line, len(line))
         code, mark = line[:3], line[3:4]
         if len(code) < 3 or not code.isdigit() or code[0] not in b"2345" or mark not in (b"", b" ", b"-"):
             shown = line[:_SHOWN].decode("utf-8", "backslashreplace")
@@ -253,19 +268,19 @@ class ClientSession:
 
     def _introduce(self) -> None:
         verb = b"LHLO " if self._lmtp else b"EHLO " if self._esmtp else b"HELO "
-        self._out.append(verb + self._helo + b"\r\n")
+        self._speak(verb + self._helo + b"\r\n")
         self._stage = Stage.EHLO if self._esmtp else Stage.HELO
 
     def _ehlo_answered(self, code: int, text: str) -> bool:
         if code < 300:
             self._learn(text)
             if self._starttls and not self.tls and "STARTTLS" in self.extensions:
-                self._out.append(b"STARTTLS\r\n")
+                self._speak(b"STARTTLS\r\n")
                 self._stage = Stage.STARTTLS
                 return True
             return self._helo_answered(code, text)
         if code >= 500 and not self._lmtp:
-            self._out.append(b"HELO " + self._helo + b"\r\n")
+            self._speak(b"HELO " + self._helo + b"\r\n")
             self._stage = Stage.HELO
             return True
         return self._refused(code, text)
@@ -296,7 +311,7 @@ class ClientSession:
         if code < 400:
             return False
         self.failure = (code, text)
-        self._out.append(b"QUIT\r\n")
+        self._speak(b"QUIT\r\n")
         self._end()
         return True
 
@@ -351,6 +366,7 @@ class ClientSession:
         current = self._must()
         current.finals = [None] * (current.accepted if self._lmtp else 1)
         self._stage = Stage.TEXT
+        self._text_octets = 0
         self._tail = b""
         self._chunks = 0
         self._chunk_refused = False
@@ -370,7 +386,7 @@ class ClientSession:
         if self._lmtp:
             return False  # no recipient, no reply to the dot: nobody could tell where we are
         current.finals = [None]
-        self._out.append(b".\r\n")
+        self._speak(b".\r\n")
         self._enter_final()
         return True
 
@@ -409,8 +425,13 @@ class ClientSession:
         assert self._current is not None
         return self._current
 
+    def _speak(self, *commands: bytes) -> None:
+        self._out.extend(commands)
+        for command in commands:
+            self._tape.add(SAID, command[:-2], len(command) - 2)
+
     def _say(self, index: int) -> None:
-        self._out.append(self._must().commands[index])
+        self._speak(self._must().commands[index])
 
     def _begin(self) -> None:
         """Send the envelope of the current transaction, or as much of it as may go now."""
@@ -420,9 +441,9 @@ class ClientSession:
         if self._reset_due:
             self._reset_due = False
             self._stage = Stage.RSET
-            self._out.append(b"RSET\r\n")
+            self._speak(b"RSET\r\n")
         if self._pipelining:
-            self._out.extend(current.commands)
+            self._speak(*current.commands)
         elif self._stage == Stage.MAIL:
             self._say(0)
 
@@ -430,7 +451,7 @@ class ClientSession:
         """Send the next envelope behind the final dot of the current text."""
         if self._next is not None and self._pipelining and not self._must().chunked:
             self._next.sent = True
-            self._out.extend(self._next.commands)
+            self._speak(*self._next.commands)
 
     def _enter_final(self) -> None:
         self._stage = Stage.FINAL
@@ -438,10 +459,10 @@ class ClientSession:
         self._ride()
 
     def _chunk(self, octets: bytes, last: bool) -> None:
-        if last:
-            self._out += [b"BDAT %d LAST\r\n" % len(octets), octets]
-        elif octets:
-            self._out += [b"BDAT %d\r\n" % len(octets), octets]
+        if last or octets:
+            self._speak(b"BDAT %d LAST\r\n" % len(octets) if last else b"BDAT %d\r\n" % len(octets))
+            self._out.append(octets)
+        if octets and not last:
             self._chunks += 1
 
     # ---- ends

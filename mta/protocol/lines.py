@@ -32,6 +32,11 @@ class LineReader:
         return self._size > self._limit
 
     @property
+    def size(self) -> int:
+        """Octets without the CRLF."""
+        return self._size - 2
+
+    @property
     def command(self) -> bytes:
         return bytes(self._octets[:-2])
 

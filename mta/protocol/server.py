@@ -44,6 +44,7 @@ from mta.protocol.extensions import BASIC, EXTENSIONS, Extension
 from mta.protocol.lines import LineReader
 from mta.protocol.parameters import MailOptions
 from mta.protocol.paths import parse_path
+from mta.protocol.tape import TLS_BEGAN, Taken, Tape
 from mta.protocol.text import ExactReader, TextReader, fault_reply
 
 __all__ = [
@@ -126,9 +127,12 @@ class ServerConfig:
         refused: Callable[[Any, bytes, bytes], bytes] | None = None,
         commands: Mapping[bytes, Callable[[Any, bytes], bytes]] | None = None,
         keywords: tuple[bytes, ...] = (),
+        tape: int = 0,
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
+        Tape(tape)  # which says if it is too short
+        self.tape = tape
         self.refuse_mail = b""
         self.hostname = hostname
         self.message_size: int = message_size
@@ -168,6 +172,7 @@ class ServerSession:
     def __init__(self, config: ServerConfig, judge: Callable[[bytes], bytes]) -> None:
         self.config = config
         self.judge = judge
+        self.tape = Tape(config.tape)
         self.owner: Any = None
         self.helo = b""
         self.esmtp = False
@@ -196,7 +201,7 @@ class ServerSession:
     # ---- what the connection does ----
 
     def greet(self) -> int:
-        self._output += self.config.greeting
+        self._reply(self.config.greeting)
         return self._raised()
 
     def receive(self, buffer: bytes | bytearray | memoryview, size: int) -> int:
@@ -246,7 +251,7 @@ class ServerSession:
                 self.about = b"AUTH"
                 self.refuse(reply.removesuffix(b"\r\n"))
             else:
-                self._output += reply
+                self._reply(reply)
             kept, self._kept = self._kept, b""
             if self._state is State.CLOSED:
                 pass
@@ -295,6 +300,7 @@ class ServerSession:
         self.esmtp = False
         self.user = ""
         self.tls = True
+        self.tape.add(TLS_BEGAN, b"", 0)
         if self._state is State.HANDSHAKE:
             self._state = State.COMMANDS
 
@@ -305,6 +311,13 @@ class ServerSession:
 
     def take_body(self) -> bytes:
         return self._text.take()
+
+    def take_tape(self) -> Taken:
+        return self.tape.take()
+
+    @property
+    def marked(self) -> bool:
+        return self.tape.marked
 
     @property
     def body_size(self) -> int:
@@ -340,7 +353,12 @@ class ServerSession:
     # What the commands are made of: `say`, `refuse`, `end`, `lose_track`, `reset` and what begins with `begin`.
 
     def say(self, reply: bytes) -> None:
-        self._output += reply + b"\r\n"
+        self._reply(reply + b"\r\n")
+
+    def _reply(self, reply: bytes) -> None:
+        if reply:
+            self.tape.replied(reply.removesuffix(b"\r\n"))
+            self._output += reply
 
     def refuse(self, reply: bytes) -> None:
         """Say it and count it."""
@@ -354,7 +372,7 @@ class ServerSession:
 
     def put_off(self, reply: bytes) -> None:
         """Say it; it is no fault of the client."""
-        self._output += self._named(reply + b"\r\n")
+        self._reply(self._named(reply + b"\r\n"))
 
     def end_with(self, refusal: bytes) -> None:
         self.end(self._named(refusal + b"\r\n"))
@@ -365,7 +383,7 @@ class ServerSession:
         if 0 < self.config.idle_commands < self.idle_commands:
             self.end_with(b"421 4.7.0 Too many commands and no mail, closing the connection")
         else:
-            self._output += reply + b"\r\n"
+            self.say(reply)
 
     def _named(self, reply: bytes) -> bytes:
         """A refusal as the caller wants it said, who may note it."""
@@ -376,7 +394,7 @@ class ServerSession:
         self._flags |= CLOSE | (DISCARD if self.chunked or self._state is State.TEXT else 0)
         self._state = State.CLOSED
         self._text.kept.clear()
-        self._output += reply
+        self._reply(reply)
 
     def lose_track(self, reply: bytes) -> None:
         """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
@@ -463,6 +481,7 @@ class ServerSession:
         """A response to a challenge; one that cannot be read ends the exchange (RFC 4954 §4)."""
         self._state = State.COMMANDS
         self.about = b"AUTH"
+        self.tape.said_secretly(line.size)
         if line.too_long:
             self.refuse(b"500 5.5.6 The response is too long")
         elif line.command == b"*":
@@ -475,6 +494,10 @@ class ServerSession:
     def _obey(self, line: LineReader) -> None:
         self.about = b""
         refuse = self.lose_track if line.head.upper() == b"BDAT" else self.refuse
+        if line.too_long or line.unfit:
+            self.tape.said_secretly(line.size)
+        else:
+            self.tape.said(line.command, more=bool(self.config.commands))
         if line.too_long:
             refuse(b"500 5.5.2 Command line too long")
         elif line.unfit:
@@ -535,6 +558,7 @@ class ServerSession:
 
     def _text_ended(self, *, too_large: bool) -> None:
         self.about = self.about or b"DATA"
+        self.tape.passed(self._text.size)
         if too_large:
             self._refuse_text(TOO_LARGE)
         elif self._text.faults:

@@ -14,7 +14,7 @@ from typing import Any
 from mta import _fastparse
 from mta.protocol import client
 from tests.kit.client_dialogs import Dialog, load_all
-from tests.kit.conversation import cut
+from tests.kit.conversation import cut, taped
 
 WATCHED = ("mta.protocol",)
 LONGEST = 600
@@ -82,6 +82,7 @@ def session_for(module: ModuleType, flags: int) -> Any:
         starttls=bool(flags & STARTTLS),
         esmtp=not flags & HELO,
         pipelining=not flags & LOCK_STEP,
+        tape=1024,
     )
 
 
@@ -113,7 +114,7 @@ def outcome(module: ModuleType, head: bytes, lines: list[list[bytes]]) -> Any:
             trace.append((session.quit(), session.take_output()))
     session.lost()
     known = (session.greeting, session.failure, session.extensions, session.tls, session.tls_refusal)
-    return trace, results(session), known, session.pipelining, session.ended_in
+    return trace, results(session), known, session.pipelining, session.ended_in, taped(session)
 
 
 def offer(session: Any, flags: int, jobs: int, how: int, left: int) -> int:

@@ -120,7 +120,7 @@ class Conversation:
     most_kept: int = 0
 
     def __post_init__(self) -> None:
-        options = {"hostname": HOSTNAME, "message_size": 1_000_000, "recipients": 100} | self.config
+        options = {"hostname": HOSTNAME, "message_size": 1_000_000, "recipients": 100, "tape": 1024} | self.config
         refuse_mail = options.pop("refuse_mail", b"")
         if "offers" in options:
             options["offers"] = offers(options["offers"])
@@ -240,7 +240,15 @@ class Conversation:
             "messages": self.messages,
             "closed": self.closed,
             "handshake": self.handshake,
+            "marked": s.marked,
+            "tape": taped(s),
         }
+
+
+def taped(session: Any) -> tuple[int, int, list[tuple[int, int, bytes] | None]]:
+    """What is on the tape of a session of either kind, but for the times: what went, what was lost, what is there."""
+    _, dropped, lost, entries = session.take_tape()
+    return dropped, lost, [entry and entry[1:] for entry in entries]
 
 
 def cut(data: bytes, places: Iterable[int]) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,7 +46,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(scope="module", params=MAKERS)
 def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Peer]:
-    with MAKERS[request.param](certificate, ["bob", "grün", *TLS, *MANY]) as made:
+    with MAKERS[request.param](certificate, ["bob", "bdat", "grün", *TLS, *MANY]) as made:
         yield made
 
 
@@ -68,6 +69,18 @@ def test_texts_arrive_octet_for_octet(tmp_path: Path, peer: Peer, tls: str) -> N
     heads = [letter.partition(b"Received: from client.test")[0].lower() for letter in letters]
     assert [b"with esmtps" in head for head in heads] == [tls != "off"] * len(BODIES)
     assert server.log.read_text().count(" tls=TLSv1.3 ") == (len(BODIES) if tls != "off" else 0)
+
+
+def test_texts_go_in_chunks_where_that_is_wanted(tmp_path: Path, peer: Peer) -> None:
+    """RFC 3030: what was dots and long lines for DATA is so many octets here; each of them says so in its log."""
+    with Server(tmp_path, routes={peer.domain: peer.next_hop}, delivery={"chunking": True}) as server:
+        for name in BODIES:
+            server.send("ann@home.test", [f"bdat@{peer.domain}"], text(name), " BODY=8BITMIME")
+        letters = peer.wait("bdat", len(BODIES))
+        server.wait_empty()
+    assert sorted(map(body_of, letters)) == sorted(body.replace(b"\r\n", b"\n") for body in BODIES.values())
+    marks = {"postfix.test": r" bdat=[0-9]+", "exim.test": r" <= ann@home\.test .* K "}
+    wait_for(lambda: re.search(marks[peer.domain], peer.log), what=f"chunks in the log of {peer.domain}")
 
 
 def test_many_recipients(tmp_path: Path, peer: Peer) -> None:

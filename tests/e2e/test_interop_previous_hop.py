@@ -58,6 +58,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         if name == "postfix":
             level = "verify" if way == "tls" else "none"
             more = {"smtp_tls_security_level": level, "smtp_tls_verify_cert_match": "hostname"}
+            more |= {"smtp_send_xforward_command": "yes"}
             peer = stack.enter_context(postfix(certificate, ["ann"], port, **more, relayhost=f"[localhost]:{port}"))
         else:
             lines = EXIM_TLS if way == "tls" else EXIM_PLAIN
@@ -65,7 +66,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         server = Server(
             folder,
             routes={peer.domain: peer.next_hop},
-            listener=[{"address": f"127.0.0.1:{port}", "role": "mx", "tls": "starttls"}],
+            listener=[{"address": f"127.0.0.1:{port}", "role": "mx", "tls": "starttls", "xforward": ["127.0.0.1/32"]}],
             tls={"certificate": str(certificate.chain), "key": str(certificate.key)},
         )
         server.port = port
@@ -102,6 +103,17 @@ def test_exim_sends_in_chunks(pair: Pair) -> None:
     wait_for(
         lambda: any("chunks@" in line and " K " in line for line in pair.peer.log.split("\n")), what="K in the log"
     )
+
+
+def test_postfix_tells_whose_mail_it_is(pair: Pair) -> None:
+    if pair.peer.domain != "postfix.test":
+        pytest.skip("Exim does not speak XFORWARD")
+    pair.send(["forwarded@home.test"], HEAD % b"forwarded" + BODIES["dots"], [], [])
+    pair.server.wait_letters("forwarded", timeout=40)
+    (line,) = [x for x in pair.server.log.read_text().split("\n") if " received " in x and "<forwarded@" in x]
+    assert " forwarded-addr=127.0.0.1" in line
+    assert " forwarded-helo=client.test" in line
+    assert " forwarded-proto=ESMTP" in line
 
 
 def test_addresses_in_utf8(pair: Pair) -> None:

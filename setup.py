@@ -20,7 +20,13 @@ ANNOTATE = bool(os.environ.get("MTA_ANNOTATE"))
 DEBUG = bool(os.environ.get("MTA_DEBUG"))
 SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if os.environ.get("MTA_SANITIZE") else []
 
-SOURCES = ("mta/_fastparse.pyx", "mta/spool/_commit.pyx", "mta/spool/_replay.pyx", "mta/queue/_arena.pyx")
+SOURCES = (
+    "mta/_fastparse.pyx",
+    "mta/spool/_commit.pyx",
+    "mta/spool/_replay.pyx",
+    "mta/queue/_arena.pyx",
+    "mta/history/_scan.pyx",
+)
 
 
 def require_toolchain() -> None:

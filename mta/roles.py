@@ -17,6 +17,7 @@ from mta.config.settings import Address, Settings
 from mta.control.access import access_of
 from mta.control.server import serve_control
 from mta.deliver import role as courier
+from mta.history import role as historian
 from mta.listeners import Sockets
 from mta.local_sockets import Access
 from mta.local_sockets import access_of as socket_access_of
@@ -114,6 +115,7 @@ class Server:
         self._secret = open_secret(settings)
         if settings.auth:
             importlib.import_module("mta.receive.auth")  # before the forks, so that receivers share it
+        self._has_historian = historian.wanted(settings)
         self._links = {worker: socket_pair() for worker in (*self._receivers, *self._couriers)}
         self.processes = ProcessTable([(role.name, role.worker) for role in self.plan_roles(settings)])
 
@@ -140,6 +142,7 @@ class Server:
         return [
             self._queue_manager(settings),
             *(self._courier(settings, worker) for worker in self._couriers),
+            *([self._historian(settings)] if self._has_historian else []),
             *(self._receiver(settings, worker) for worker in self._receivers),
         ]
 
@@ -174,6 +177,12 @@ class Server:
             )
 
         return Role("courier", worker, run, links=[link])
+
+    def _historian(self, settings: Settings) -> Role:
+        def run(life: int, up: Up) -> None:
+            historian.run(settings, up)
+
+        return Role("historian", 0, run)
 
     def _receiver(self, settings: Settings, worker: int) -> Role:
         link = self._links[worker][1]
@@ -217,6 +226,8 @@ class Server:
             new = replace(new, listener=old.listener)
         elif _permissions(new) != _permissions(old):
             fixed.append("[[listener]] socket_mode, socket_group")
+        if historian.wanted(new) and not self._has_historian:
+            fixed.append("[history] keep, or [log] path, so that there is a history")
         _say_fixed(fixed)
         return new
 

@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments, more = parser.parse_known_args(words)
     if more:
         # Filter words may stand on both sides of an option; argparse takes only the first group of them.
-        if arguments.module != "queue" or any(word.startswith("-") for word in more):
+        if arguments.module not in ("queue", "log") or any(word.startswith("-") for word in more):
             parser.error(f"unrecognized arguments: {' '.join(more)}")
         arguments.words += more
     try:
@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
+    _log_parser(_verb(verbs, common, "log", "what became of mail that is no longer queued"), common)
     _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)
     _user_parser(_verb(verbs, common, "user", "who may log in: the users file"), common)
     return parser
@@ -155,6 +156,29 @@ def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParse
             action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many lines")
         if name in ("retry", "delete", "expire", "hold", "release"):
             action.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _log_parser(log: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = log.add_subparsers(dest="action", required=True, metavar="ACTION")
+    times = "age>1h, time>2026-11-27T09:30"
+    texts = {
+        "find": (
+            "what became of mail, newest first, a recipient at a time",
+            "all, id=… state=delivered|bounced|expired|deleted, sender=… recipient=… domain=… site=… client=… class=…"
+            f" (globs), reply~… (regular expression), attempts>3 size>1M {times} (since it ended)",
+        ),
+        "refused": (
+            "commands of clients that were refused, newest first",
+            "all, session=… client=… helo=… verb=… sender=… recipient=… domain=… class=… (globs), reply~… (regular"
+            f" expression), {times}",
+        ),
+    }
+    for name, (text, filters) in texts.items():
+        epilog = f"filters: {filters}; joined by and, or, not and brackets; != and !~ for the opposite"
+        action = actions.add_parser(name, help=text, description=text, parents=[common], epilog=epilog)
+        action.add_argument("words", nargs="*", metavar="FILTER")
+        action.add_argument("--json", action="store_true", help="for programs")
+        action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many")
 
 
 if __name__ == "__main__":

@@ -564,6 +564,14 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """[history]: what became of mail that has left the queue, for `mta log` and `mta queue explain`."""
+
+    keep: Seconds = key("How long it is kept; 0: there is no history.", Seconds(7 * 86400.0), high=999_999_999.0)
+    size: Octets = key("Disk that it may use; the oldest goes first.", Octets(1 << 30), low=8 << 20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
     """[[auth]]: where users are looked up, in the order of the file; the first that knows a user decides."""
 
@@ -622,3 +630,4 @@ class Settings:
     spool: Spool = Spool()
     log: Log = Log()
     control: Control = Control()
+    history: History = History()

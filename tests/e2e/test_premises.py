@@ -122,7 +122,7 @@ def test_sd_notify(tmp_path: Path) -> None:
 def test_no_process_is_left_behind(tmp_path: Path) -> None:
     with Server(tmp_path, receivers=2, couriers=2) as server:
         pids = [pid for group in server.children().values() for pid in group]
-        assert len(pids) == 5
+        assert len(pids) == 6
         server.stop()
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), what="the end of all processes")
         server.start()
@@ -146,4 +146,4 @@ def test_status_for_people_and_for_machines(tmp_path: Path) -> None:
         assert status["counters"]["messages_accepted"] == 1
         assert status["counters"]["deliveries_done"] == 1
         assert status["messages"] == 0
-        assert {row["role"] for row in status["processes"]} == {"receiver", "queue", "courier"}
+        assert {row["role"] for row in status["processes"]} == {"receiver", "queue", "courier", "historian"}

@@ -495,6 +495,14 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     parts: tuple[tuple[int, ...], ...] = ()  # members of each part, where a message has many; else to be computed
 
 
+class Glance(msgspec.Struct, frozen=True, gc=False):
+    """What is told of a message without its text."""
+
+    id: int
+    envelope: Envelope
+    size: int  # octets in all
+
+
 class Reader(Protocol):
     """The side of a store that gives messages back: of couriers and of the queue manager."""
 
@@ -516,6 +524,9 @@ class Store(Intake, Reader, Protocol):
 
     def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
         """Which of the announced messages this node may deliver. May add messages whose news was lost."""
+
+    async def glances(self, refs: Sequence[int]) -> list[Glance | None]:
+        """Many envelopes, read beside the event loop; None for a record that is damaged or gone."""
 
     async def record(self, changes: Sequence[Change]) -> None:
         """Make changes durable; they are on disk when it returns."""

@@ -22,6 +22,12 @@ URGENT: Final[int]
 PATIENT: Final[int]
 EMBARGOED: Final[int]  # deferred until the time that he set
 
+class Query:
+    """A filter over slots, answered by yes, no, or unsure: then what decides is not in the arena."""
+
+    def __init__(self, nodes: list[tuple[object, ...]], now: float, base: float, epoch_ms: float) -> None:
+        """Nodes in prefix order; see the .pyx. `now` and `base` are seconds: the present, and tick 0."""
+
 class Arena:
     """All deliveries of a queue manager. Times are ticks of an eighth of a second, in 32 bits."""
 
@@ -82,16 +88,24 @@ class Arena:
         """The slots of a message. Looks at every slot: some milliseconds for a million."""
     def locate(self, ids: Set[int]) -> dict[tuple[int, int], int]:
         """The slots of some messages, as {(id, part): slot}; looks at every slot once, however many ids there are."""
-    def scan(self, cursor: int, limit: int, states: int, domains: bytes | None = None) -> tuple[list[int], int]:
+    def scan(self, cursor: int, limit: int, states: int) -> tuple[list[int], int]:
         """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end.
 
-        `domains`: an octet for each domain's number, not 0 where it is chosen too; beyond the end none is.
         Stops as well after having looked at very many, so that a choice of few is no long one.
         """
-    def tally(
-        self, cursor: int, states: int, domains: bytes | None, several: dict[int, int]
-    ) -> tuple[int, list[int], int]:
-        """The same choice, counted: (deliveries, ids of deliveries whose message is in `several`, next cursor).
+    def choose(
+        self, cursor: int, limit: int, query: Query
+    ) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int, int, int, bool]], int]:
+        """Up to `limit` deliveries from `cursor` on that a query may choose: (entries, next cursor), -1 at the end.
+
+        An entry is (slot, id, ref, domain, part, state, attempts, due, why, marks, site, sure). Stops after many looks.
+        """
+    def entry(
+        self, slot: int, query: Query
+    ) -> tuple[int, int, int, int, int, int, int, int, int, int, int, bool] | None:
+        """The entry of one slot, or None where the query does not choose it."""
+    def tally(self, cursor: int, query: Query, several: dict[int, int]) -> tuple[int, list[int], int]:
+        """The same, counted, of what is sure: (deliveries, ids of deliveries whose message is in `several`, next).
 
         The deliveries counted are those whose message is not in `several`.
         """

@@ -99,6 +99,193 @@ cdef struct Chain:
     uint32_t urgent         # the last one of those in front that are urgent; NONE: there is none
 
 
+# What a node of a query asks; see Query.
+cdef enum:
+    Q_ALL = 0
+    Q_UNSURE = 1
+    Q_AND = 2
+    Q_OR = 3
+    Q_NOT = 4
+    Q_STATE = 5
+    Q_ID = 6
+    Q_TABLE = 7
+    Q_NUMBER = 8
+    Q_SLOTS = 9
+    QUERY_NODES = 2000
+
+cdef enum:
+    NO = 0
+    YES = 1
+    UNSURE = 2
+
+cdef dict _OPERATIONS = {"all": Q_ALL, "unsure": Q_UNSURE, "and": Q_AND, "or": Q_OR, "not": Q_NOT, "state": Q_STATE, "id": Q_ID,
+               "slots": Q_SLOTS}
+cdef dict _TABLES = {"domain": 0, "site": 1, "why": 2}
+cdef dict _NUMBERS = {"attempts": 0, "age": 1, "next": 2}
+cdef dict _SIGNS = {"=": 0, "!=": 1, ">": 2, ">=": 3, "<": 4, "<=": 5}
+
+
+cdef struct Node:
+    uint8_t operation
+    uint8_t field
+    uint8_t sign
+    uint32_t end            # the node behind its subtree
+    uint64_t key            # a mask of states, or an id
+    double value
+    const char *table
+    size_t length
+
+
+cdef class Query:
+    """A filter over slots, answered by yes, no, or unsure: then what decides is not in the arena.
+
+    Nodes in prefix order, as tuples: ("all",) ("unsure",) ("and", n) ("or", n) ("not",) with n or one subtree behind them;
+    ("state", mask) ("id", id) ("slots", octets of sorted uint32); ("table", "domain" | "site" | "why", an octet for each
+    number); ("number", "attempts" | "age" | "next", sign, value). `now` and `base` are seconds: the present, and tick 0.
+    `epoch_ms` is that of ids.
+    """
+
+    cdef Node *nodes
+    cdef uint32_t count
+    cdef double now, base, epoch
+    cdef list kept
+
+    def __cinit__(self, list nodes not None, double now, double base, double epoch_ms):
+        if not nodes or len(nodes) > QUERY_NODES:
+            raise ValueError("a filter has too many words")
+        self.now = now
+        self.base = base
+        self.epoch = epoch_ms
+        self.kept = []
+        self.nodes = <Node *>calloc(len(nodes), sizeof(Node))
+        if self.nodes == NULL:
+            raise MemoryError
+        for node in nodes:
+            self.fill(&self.nodes[self.count], node)
+            self.count += 1
+        if self.close(0, nodes) != self.count:
+            raise ValueError("no query")
+
+    def __dealloc__(self):
+        free(self.nodes)
+
+    cdef int fill(self, Node *n, tuple node) except -1:
+        kind = node[0]
+        if kind == "table":
+            n.operation = Q_TABLE
+            n.field = _TABLES[node[1]]
+            self.point(n, node[2])
+        elif kind == "number":
+            n.operation = Q_NUMBER
+            n.field = _NUMBERS[node[1]]
+            n.sign = _SIGNS[node[2]]
+            n.value = node[3]
+        else:
+            n.operation = _OPERATIONS[kind]
+            if n.operation == Q_SLOTS:
+                self.point(n, node[1])
+            elif n.operation == Q_STATE or n.operation == Q_ID:
+                n.key = node[1]
+        return 0
+
+    cdef int point(self, Node *n, bytes octets) except -1:
+        self.kept.append(octets)
+        n.table = PyBytes_AS_STRING(octets)
+        n.length = PyBytes_GET_SIZE(octets)
+        return 0
+
+    cdef uint32_t close(self, uint32_t at, list nodes) except? 0xFFFFFFFF:
+        """Say of each node where its subtree ends; the end of the one at `at`."""
+        cdef uint32_t behind = at + 1
+        cdef uint32_t parts = 0
+        if at >= self.count:
+            raise ValueError("a part of the query is missing")
+        if self.nodes[at].operation == Q_AND or self.nodes[at].operation == Q_OR:
+            parts = nodes[at][1]
+        elif self.nodes[at].operation == Q_NOT:
+            parts = 1
+        while parts:
+            behind = self.close(behind, nodes)
+            parts -= 1
+        self.nodes[at].end = behind
+        return behind
+
+    cdef int holds(self, uint32_t at, uint32_t slot, Slot *s) noexcept:
+        cdef Node *n = &self.nodes[at]
+        cdef uint32_t part
+        cdef int answer, one
+        if n.operation == Q_AND:
+            answer = YES
+            part = at + 1
+            while part < n.end:
+                one = self.holds(part, slot, s)
+                if one == NO:
+                    return NO
+                if one == UNSURE:
+                    answer = UNSURE
+                part = self.nodes[part].end
+            return answer
+        if n.operation == Q_OR:
+            answer = NO
+            part = at + 1
+            while part < n.end:
+                one = self.holds(part, slot, s)
+                if one == YES:
+                    return YES
+                if one == UNSURE:
+                    answer = UNSURE
+                part = self.nodes[part].end
+            return answer
+        if n.operation == Q_NOT:
+            one = self.holds(at + 1, slot, s)
+            return UNSURE if one == UNSURE else not one
+        if n.operation == Q_STATE:
+            return n.key >> s.state & 1
+        if n.operation == Q_TABLE:
+            part = s.domain if n.field == 0 else s.site if n.field == 1 else s.why
+            return part < n.length and n.table[part] != 0
+        if n.operation == Q_NUMBER:
+            return self.compares(n, s)
+        if n.operation == Q_ID:
+            return s.id == n.key
+        if n.operation == Q_SLOTS:
+            return among(<const uint32_t *>n.table, n.length // 4, slot)
+        return UNSURE if n.operation == Q_UNSURE else YES
+
+    cdef bint compares(self, Node *n, Slot *s) noexcept:
+        cdef double x
+        if n.field == 0:
+            x = s.attempts
+        elif n.field == 1:
+            x = self.now - (<double>(s.id >> 19) + self.epoch) / 1000.0
+        elif s.state == S_DEFERRED:
+            x = self.base + s.due / 8.0 - self.now
+        else:
+            return False
+        if n.sign == 0:
+            return x == n.value
+        if n.sign == 1:
+            return x != n.value
+        if n.sign == 2:
+            return x > n.value
+        if n.sign == 3:
+            return x >= n.value
+        if n.sign == 4:
+            return x < n.value
+        return x <= n.value
+
+
+cdef bint among(const uint32_t *sorted, size_t length, uint32_t slot) noexcept:
+    cdef size_t low = 0, high = length, middle
+    while low < high:
+        middle = (low + high) // 2
+        if sorted[middle] < slot:
+            low = middle + 1
+        else:
+            high = middle
+    return low < length and sorted[low] == slot
+
+
 cdef class Arena:
     """All deliveries of a queue manager."""
 
@@ -487,45 +674,66 @@ cdef class Arena:
                 found[self.slots[slot].id, self.slots[slot].part] = slot
         return found
 
-    def scan(self, uint32_t cursor, uint32_t limit, uint32_t states, bytes domains=None):
+    def scan(self, uint32_t cursor, uint32_t limit, uint32_t states):
         """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end.
 
-        `domains`: an octet for each domain's number, not 0 where it is chosen too; beyond the end none is.
         Stops as well after having looked at very many, so that a choice of few is no long one.
         """
         cdef list found = []
         cdef uint32_t seen = 0, last = cursor + LOOKS
         while cursor < self.used and seen < limit and cursor < last:
-            if self.chosen(cursor, states, domains):
+            if self.slots[cursor].state != S_FREE and states >> self.slots[cursor].state & 1:
                 found.append(cursor)
                 seen += 1
             cursor += 1
         return found, (<long>cursor if cursor < self.used else -1)
 
-    def tally(self, uint32_t cursor, uint32_t states, bytes domains, dict several not None):
-        """The same choice, counted: (deliveries, ids of deliveries whose message is in `several`, next cursor).
+    def choose(self, uint32_t cursor, uint32_t limit, Query query not None):
+        """Up to `limit` deliveries from `cursor` on that a query may choose: (entries, next cursor), -1 at the end.
+
+        An entry is (slot, id, ref, domain, part, state, attempts, due, why, marks, site, sure). Stops after many looks.
+        """
+        cdef list found = []
+        cdef uint32_t seen = 0, last = cursor + LOOKS
+        cdef int answer
+        cdef Slot *s
+        while cursor < self.used and seen < limit and cursor < last:
+            s = &self.slots[cursor]
+            if s.state != S_FREE:
+                answer = query.holds(0, cursor, s)
+                if answer != NO:
+                    found.append((cursor, s.id, s.ref, s.domain, s.part, s.state, s.attempts, s.due, s.why, s.marks,
+                                  s.site, answer == YES))
+                    seen += 1
+            cursor += 1
+        return found, (<long>cursor if cursor < self.used else -1)
+
+    def entry(self, uint32_t slot, Query query not None):
+        """The entry of one slot, or None where the query does not choose it."""
+        cdef Slot *s = self.at(slot)
+        cdef int answer = query.holds(0, slot, s)
+        if answer == NO:
+            return None
+        return (slot, s.id, s.ref, s.domain, s.part, s.state, s.attempts, s.due, s.why, s.marks, s.site, answer == YES)
+
+    def tally(self, uint32_t cursor, Query query not None, dict several not None):
+        """The same, counted, of what is sure: (deliveries, ids of deliveries whose message is in `several`, next).
 
         The deliveries counted are those whose message is not in `several`.
         """
         cdef list ids = []
         cdef uint32_t count = 0, last = cursor + LOOKS
         cdef bint plain = not several
+        cdef Slot *s
         while cursor < self.used and cursor < last:
-            if self.chosen(cursor, states, domains):
-                if plain or self.slots[cursor].id not in several:
+            s = &self.slots[cursor]
+            if s.state != S_FREE and query.holds(0, cursor, s) == YES:
+                if plain or s.id not in several:
                     count += 1
                 else:
-                    ids.append(self.slots[cursor].id)
+                    ids.append(s.id)
             cursor += 1
         return count, ids, (<long>cursor if cursor < self.used else -1)
-
-    cdef bint chosen(self, uint32_t slot, uint32_t states, bytes domains) noexcept:
-        cdef Slot *s = &self.slots[slot]
-        if s.state == S_FREE or not states >> s.state & 1:
-            return False
-        if domains is None:
-            return True
-        return s.domain < PyBytes_GET_SIZE(domains) and PyBytes_AS_STRING(domains)[s.domain] != 0
 
     def rows(self, uint32_t cursor, uint32_t limit):
         """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.

@@ -6,18 +6,23 @@
 Words that stand side by side are joined by "and"; "not" binds closest, then "and", then "or". A value with a space or a
 parenthesis in it stands in double quotes.
 
-    key                              value                          operators
-    id, state                        an id; a state                 = !=
-    sender recipient domain site     a glob: * ? [...]              = !=      without regard to case
-    reply                            a regular expression           ~ !~
-    attempts                         a number                       = != > >= < <=
-    age next                         "90s", "1h30m", "5d"           = != > >= < <=
-    size                             "64K", "1M"                    = != > >= < <=
+    key                              value                                  operators
+    id, state                        an id; a state                         = !=
+    sender recipient domain site     a glob: * ? [...]                      = !=      without regard to case
+                                     a regular expression                   ~ !~      (`mta.queue.patterns`)
+    class                            a glob: what the last reply blames     = !=
+    reply                            a regular expression                   ~ !~
+    attempts priority hold           a number                               = != > >= < <=
+    age next                         "90s", "1h30m", "5d"                   = != > >= < <=
+    size                             "64K", "1M"                            = != > >= < <=
 
 `sender=` with an empty value is the null reverse-path. `recipient` is asked of each recipient that is not finished: a
 delivery is chosen when the whole filter holds for one of them, and a verb that can concerns only these.
 
-Here is what was written, as a tree; `mta.queue.choice` looks it up in the queue.
+Here is what was written, as a tree; `mta.queue.choice` looks it up in the queue. What is wrong is told with the place:
+`FilterError` has the words, and the mark under the part of the filter that is meant.
+
+Invariant: `written(parse_filter([text]))` is a filter that says the same, and is parsed to the same tree.
 """
 
 from __future__ import annotations
@@ -25,15 +30,16 @@ from __future__ import annotations
 import difflib
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import translate
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeVar
 
 from mta.config.values import octets, seconds
-from mta.model import parse_id
+from mta.model import id_text, parse_id
 from mta.queue import _arena
 from mta.queue.explain import State
+from mta.queue.patterns import Pattern, expression, glob
 
 STATES: dict[State, int] = {
     "ready": _arena.READY,
@@ -46,7 +52,6 @@ AMBIGUOUS: Final = "ambiguous"  # deferred, and marked: an attempt may have deli
 STATE_NAMES: dict[int, State] = {number: name for name, number in STATES.items()} | {_arena.IDLE: "ready"}
 
 T = TypeVar("T")
-Pattern = re.Pattern[str]
 Compare = Callable[[float, float], bool]
 _COMPARE: dict[str, Compare] = {
     "=": operator.eq,
@@ -56,6 +61,7 @@ _COMPARE: dict[str, Compare] = {
     "<": operator.lt,
     "<=": operator.le,
 }
+COMPARISONS = {compare: sign for sign, compare in _COMPARE.items()}
 _EQUALITY = ("=", "!=")
 _MATCH = ("~", "!~")
 NUMBERS: dict[str, Callable[[str], float]] = {
@@ -63,9 +69,12 @@ NUMBERS: dict[str, Callable[[str], float]] = {
     "age": lambda text: seconds(_number(text)),
     "next": lambda text: seconds(_number(text)),
     "size": lambda text: octets(_number(text)),
+    "priority": lambda text: _whole(text, signed=True),
+    "hold": lambda text: _whole(text),
 }
 _TOKEN = re.compile(r'\s*([()]|(?:[^\s()"]|"(?:[^"\\]|\\.)*")+)')
 _TERM = re.compile(r"([a-z]+)(!=|!~|>=|<=|=|~|>|<)(.*)", re.DOTALL)
+_PLAIN = re.compile(r'[^\s()"\\]*')
 _JOINTS = ("and", "or", "not", "(", ")")
 _DEEPEST = 50  # levels of brackets and nots
 
@@ -83,7 +92,24 @@ class Vocabulary:
         return ("id", *(("state",) if self.states else ()), *self.texts, "reply", *self.numbers)
 
 
-QUEUE: Final = Vocabulary((*STATES, AMBIGUOUS), ("sender", "recipient", "domain", "site"), NUMBERS)
+QUEUE: Final = Vocabulary((*STATES, AMBIGUOUS), ("sender", "recipient", "domain", "site", "class"), NUMBERS)
+
+
+class FilterError(ValueError):
+    """What is wrong with a filter, and where: the message ends with the filter, and a mark under what is meant."""
+
+    def __init__(self, text: str, filter: str, start: int, end: int) -> None:
+        mark = " " * start + "^" * max(1, end - start)
+        super().__init__(f"{text}\n  {filter}\n  {mark}" if filter.strip() else text)
+        self.text = text
+        self.start = start
+        self.end = end
+
+
+class _Token(NamedTuple):
+    text: str
+    start: int  # in the whole filter
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +127,15 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Matches:
-    """The text matches. `exact`: it is this one, but for case; None where it may be one of several."""
+    """The text matches."""
 
     key: str
     pattern: Pattern
-    exact: str | None = field(default=None, compare=False)
+
+    @property
+    def exact(self) -> str | None:
+        """The only text, but for case, that does; None where it may be one of several."""
+        return self.pattern.exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,28 +170,38 @@ Filter = Everything | Is | Matches | Compares | Not | Both | Either
 
 
 def parse_filter(words: Sequence[str], vocabulary: Vocabulary = QUEUE) -> Filter:
-    """Read what was typed, in one word or several; ValueError says what is wrong and what would be right."""
-    tokens = [token for word in words for token in _tokens(word)]
+    """Read what was typed, in one word or several; FilterError says what is wrong, where, and what would be right."""
+    whole = " ".join(words)
+    tokens: list[_Token] = []
+    start = 0
+    for word in words:
+        tokens += _tokens(word, start, whole)
+        start += len(word) + 1
     if not tokens:
-        raise ValueError("no filter given: say `all`, or words such as state=… domain=… age>1h")
-    reader = _Reader(tokens, vocabulary)
+        raise FilterError("no filter given: say `all`, or words such as state=… domain=… age>1h", whole, 0, 0)
+    reader = _Reader(tokens, vocabulary, whole)
     found = reader.alternatives(0)
-    if reader.here is not None:
-        raise ValueError(f"{reader.here!r} has no opening bracket before it")
+    if (token := reader.token) is not None:
+        raise FilterError(f"{token.text!r} has no opening bracket before it", whole, token.start, token.end)
     return found
 
 
 class _Reader:
     """Recursive descent over the tokens."""
 
-    def __init__(self, tokens: list[str], vocabulary: Vocabulary) -> None:
+    def __init__(self, tokens: list[_Token], vocabulary: Vocabulary, whole: str) -> None:
         self._tokens = tokens
         self._vocabulary = vocabulary
+        self._whole = whole
         self._at = 0
 
     @property
-    def here(self) -> str | None:
+    def token(self) -> _Token | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
+
+    @property
+    def here(self) -> str | None:
+        return self._tokens[self._at].text if self._at < len(self._tokens) else None
 
     def alternatives(self, depth: int) -> Filter:
         parts = [self._conjunction(depth)]
@@ -180,34 +220,45 @@ class _Reader:
         return parts[0] if len(parts) == 1 else Both(tuple(parts))
 
     def _factor(self, depth: int) -> Filter:
-        if depth > _DEEPEST:
-            raise ValueError(f"more than {_DEEPEST} brackets and nots in one another")
-        token = self.here
-        if token is None or token in ("and", "or", ")"):
-            before = f" behind {self._tokens[self._at - 1]!r}" if self._at else ""
-            raise ValueError(f"a filter word is missing{before}")
+        token = self.token
+        if depth > _DEEPEST and token is not None:
+            raise self._error(f"more than {_DEEPEST} brackets and nots in one another", token)
+        if token is None or token.text in ("and", "or", ")"):
+            raise self._missing(token)
         self._at += 1
-        if token == "not":
+        if token.text == "not":
             return Not(self._factor(depth + 1))
-        if token == "(":
+        if token.text == "(":
             inner = self.alternatives(depth + 1)
             if self.here != ")":
-                raise ValueError("a closing bracket is missing")
+                raise self._error("a closing bracket is missing for this one", token)
             self._at += 1
             return inner
-        return _term(token, self._vocabulary)
+        try:
+            return _term(token.text, self._vocabulary)
+        except ValueError as error:
+            raise self._error(str(error), token) from None
+
+    def _missing(self, token: _Token | None) -> FilterError:
+        before = self._tokens[self._at - 1] if self._at else None
+        behind = f" behind {before.text!r}" if before else ""
+        end = before.end + 1 if before else 0
+        start, end = (token.start, token.end) if token else (end, end + 1)
+        return FilterError(f"a filter word is missing{behind}", self._whole, start, end)
+
+    def _error(self, text: str, token: _Token) -> FilterError:
+        return FilterError(text, self._whole, token.start, token.end)
 
 
-def _tokens(word: str) -> list[str]:
-    found: list[str] = []
+def _tokens(word: str, start: int, whole: str) -> Iterable[_Token]:
     at = 0
     while word[at:].strip():
         match = _TOKEN.match(word, at)
         if match is None:
-            raise ValueError(f"{word[at:].strip()!r}: a closing quote is missing")
-        found.append(match[1])
+            behind = start + at + len(word[at:]) - len(word[at:].lstrip())
+            raise FilterError(f"{word[at:].strip()!r}: a closing quote is missing", whole, behind, start + len(word))
+        yield _Token(match[1], start + match.start(1), start + match.end(1))
         at = match.end()
-    return found
 
 
 def _term(token: str, vocabulary: Vocabulary) -> Filter:
@@ -220,18 +271,22 @@ def _term(token: str, vocabulary: Vocabulary) -> Filter:
     try:
         if key in vocabulary.numbers:
             return Compares(key, _allowed(key, sign, _COMPARE), vocabulary.numbers[key](text))
-        if key == "reply":
-            found: Filter = Matches(key, _expression(text))
-            return found if _allowed(key, sign, dict.fromkeys(_MATCH, sign)) == "~" else Not(found)
-        _allowed(key, sign, dict.fromkeys(_EQUALITY, sign))
-        if key in vocabulary.texts:
-            exact = None if re.search(r"[*?\[]", text) else text
-            found = Matches(key, re.compile(r"\A" + translate(text), re.IGNORECASE), exact)
-        else:
-            found = Is(key, parse_id(text) if key == "id" else _state(text, vocabulary.states))
+        found = _text_term(key, sign, text) if key in (*vocabulary.texts, "reply") else _is(key, sign, text, vocabulary)
     except ValueError as error:
         raise ValueError(f"{token}: {error}") from None
-    return found if sign == "=" else Not(found)
+    return Not(found) if sign.startswith("!") else found
+
+
+def _text_term(key: str, sign: str, text: str) -> Filter:
+    kinds = {"=": glob, "!=": glob, "~": expression, "!~": expression}
+    if key == "reply":
+        kinds = {sign: kinds[sign] for sign in _MATCH}
+    return Matches(key, _allowed(key, sign, kinds)(text))
+
+
+def _is(key: str, sign: str, text: str, vocabulary: Vocabulary) -> Filter:
+    _allowed(key, sign, dict.fromkeys(_EQUALITY, sign))
+    return Is(key, parse_id(text) if key == "id" else _state(text, vocabulary.states))
 
 
 def _allowed(key: str, sign: str, signs: dict[str, T]) -> T:
@@ -245,15 +300,8 @@ def _unquoted(text: str) -> str:
     return re.sub(r'"((?:[^"\\]|\\.)*)"', lambda quoted: re.sub(r'\\(["\\])', r"\1", quoted[1]), text)
 
 
-def _expression(text: str) -> Pattern:
-    try:
-        return re.compile(text, re.IGNORECASE)
-    except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
-
-
-def _whole(text: str) -> float:
-    if not re.fullmatch("[0-9]{1,9}", text):
+def _whole(text: str, *, signed: bool = False) -> float:
+    if not re.fullmatch("-?[0-9]{1,9}" if signed else "[0-9]{1,9}", text):
         raise ValueError(f"{text!r} is no whole number")
     return float(text)
 
@@ -273,3 +321,45 @@ def _unknown(token: str, name: str, vocabulary: Vocabulary) -> str:
     near = difflib.get_close_matches(name, (*vocabulary.keys, "all", *_JOINTS), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{token!r} is no filter word: use all, or one of {', '.join(vocabulary.keys)} with a value{hint}"
+
+
+# ---- back to words
+
+
+def written(chosen: Filter) -> str:
+    """A filter in words; what was typed, but for blanks, brackets and ways to write a value."""
+    match chosen:
+        case Both(parts):
+            return " ".join(
+                f"({written(part)})" if isinstance(part, Both | Either) else written(part) for part in parts
+            )
+        case Either(parts):
+            return " or ".join(f"({written(part)})" if isinstance(part, Either) else written(part) for part in parts)
+        case Not(Is(key, value)):
+            return f"{key}!={_value(key, value)}"
+        case Not(Matches(key, pattern)):
+            return f"{key}{'!~' if pattern.kind == 'regex' else '!='}{_quoted(pattern.source)}"
+        case Not(inner):
+            return f"not {written(inner) if isinstance(inner, Not | Compares | Everything) else f'({written(inner)})'}"
+        case Is(key, value):
+            return f"{key}={_value(key, value)}"
+        case Matches(key, pattern):
+            return f"{key}{'~' if pattern.kind == 'regex' else '='}{_quoted(pattern.source)}"
+        case Compares(key, compare, number):
+            return f"{key}{COMPARISONS[compare]}{_figure(key, number)}"
+    return "all"
+
+
+def _value(key: str, value: str | int) -> str:
+    return id_text(value) if isinstance(value, int) else value
+
+
+def _quoted(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def _figure(key: str, number: float) -> str:
+    """Durations that are no whole seconds need their unit."""
+    return f"{number:.0f}" if number == int(number) else f"{Decimal(repr(number)):f}s"

@@ -222,9 +222,3 @@ class QueueManager:
                     return
                 del self.parts[message_id]
         self.messages -= 1
-
-    def count(self, states: int, domains: bytes | None, cursor: int, several: set[int]) -> tuple[int, int]:
-        """Messages with one part that are chosen from a slot on, and the next slot; others go to `several`."""
-        count, ids, cursor = self.arena.tally(cursor, states, domains, self.parts)
-        several.update(ids)
-        return count, cursor

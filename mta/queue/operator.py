@@ -6,20 +6,18 @@ filter (id, state, domain) are looked at first, and the spool is read only for w
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from mta.model import Change, Envelope, Ref, StoreError, id_text, parse_id
+from mta.model import Change, Envelope, Glance, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
 from mta.queue.choice import Choice
 from mta.queue.explain import Facts, State, explain
 from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
+from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
 
-_SLICE = 2000  # slots looked at in one turn of the loop
 _BATCH = 500  # changes recorded at once
 _TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
 
@@ -37,32 +35,18 @@ class Operator:
 
     async def count(self, words: Sequence[str]) -> int:
         """Messages chosen."""
-        chosen = self._chosen(words)
-        if chosen.everything:
-            return self._manager.messages
-        if chosen.indexed and not self._manager.extras.doomed:
-            return await self._tally(chosen)
-        return len({self._manager.arena.id(slot) async for slot in self._choose(chosen)})
-
-    async def _tally(self, chosen: Choice) -> int:
-        """By what the index alone can say: some hundredths of a second for a million."""
-        domains = chosen.domains()
-        several: set[int] = set()
-        count = cursor = 0
-        while cursor >= 0:
-            more, cursor = self._manager.count(chosen.states, domains, cursor, several)
-            count += more
-            await asyncio.sleep(0)
-        return count + len(several)
+        return await self._chosen(words).count()
 
     async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Row]:
         """One row a delivery; `limit` 0 means all."""
         given = 0
-        async for slot in self._choose(self._chosen(words)):
-            yield self._row(slot)
-            given += 1
-            if given == limit:
-                return
+        rows = Rows(self._manager)
+        async for batch in self._chosen(words).found(read=True):
+            for entry, glance in batch:
+                yield rows.row(entry, glance)
+                given += 1
+                if given == limit:
+                    return
 
     async def show(self, text: str) -> Row | None:
         """All that is known of one message."""
@@ -137,7 +121,7 @@ class Operator:
         arena = manager.arena
         chosen = self._chosen(words)
         spare = 0 if chosen.ids is not None else spare
-        slots = [(slot, arena.id(slot), arena.part(slot)) async for slot in self._choose(chosen)]
+        slots = [(e[0], e[1], e[4]) async for batch in chosen.found() for e, _ in batch]
         for slot, message_id, part in slots:
             if not arena.holds(slot, message_id, part) or arena.state(slot) not in states:
                 continue
@@ -161,28 +145,6 @@ class Operator:
     def _chosen(self, words: Sequence[str]) -> Choice:
         return Choice(parse_filter(words), self._manager)
 
-    async def _choose(self, chosen: Choice) -> AsyncIterator[int]:
-        manager, arena = self._manager, self._manager.arena
-        if chosen.ids is not None:
-            slots = [slot for message_id in sorted(chosen.ids) for slot in arena.find(message_id)]
-            for slot in self._taken(chosen, slots):
-                yield slot
-            return
-        if chosen.only_ambiguous:
-            for slot in self._taken(chosen, sorted(manager.extras.ambiguous)):
-                yield slot
-            return
-        cursor, domains = 0, chosen.domains()
-        while cursor >= 0:
-            slots, cursor = arena.scan(cursor, _SLICE, chosen.states, domains)
-            for slot in self._taken(chosen, slots):
-                yield slot
-            await asyncio.sleep(0)
-
-    def _taken(self, chosen: Choice, slots: Iterable[int]) -> Iterator[int]:
-        doomed = self._manager.extras.doomed
-        return (slot for slot in slots if slot not in doomed and chosen.takes(slot))
-
     # ---- rows
 
     def _envelope(self, slot: int) -> Envelope | None:
@@ -192,26 +154,16 @@ class Operator:
             return None
 
     def _row(self, slot: int) -> Row:
-        manager, arena = self._manager, self._manager.arena
-        row: Row = {
-            "id": id_text(arena.id(slot)),
-            "state": self._state(slot),
-            "sender": "?",
-            "recipients": [],
-            "size": 0,
-            "age": round(manager.clock() - manager.arrival(slot), 3),
-            "attempts": arena.attempts(slot),
-            "next": self._next(slot),
-            "site": self._site(slot),
-            "reason": printable(manager.reasons.text(arena.why(slot))),
-        }
-        with contextlib.suppress(StoreError):  # a damaged record: the rest is still worth seeing
-            stored = manager.store.read(Ref(arena.ref(slot)))
-            recipients = stored.envelope.recipients
-            row["sender"] = printable(stored.envelope.sender)
-            row["recipients"] = [printable(recipients[i].address) for i in manager.left(slot)]
-            row["size"] = stored.size
-        return row
+        """A row of `list`."""
+        arena = self._manager.arena
+        entry = arena.entry(slot, ANY)
+        assert entry is not None
+        try:
+            stored = self._manager.store.read(Ref(entry[2]))
+            glance = Glance(stored.id, stored.envelope, stored.size)
+        except StoreError:  # a damaged record: the rest is still worth seeing
+            glance = None
+        return Rows(self._manager).row(entry, glance)
 
     def _part(self, slot: int) -> Row:
         manager, arena = self._manager, self._manager.arena

@@ -32,6 +32,11 @@ class Reasons:
         return self._texts.get(number, "")
 
     @property
+    def limit(self) -> int:
+        """All numbers are below."""
+        return self._next
+
+    @property
     def full(self) -> bool:
         return len(self._texts) > self._most
 

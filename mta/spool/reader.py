@@ -86,7 +86,7 @@ class SpoolReader:
             return self._read_record(key, ref_offset(ref))
 
     def _read_record(self, key: int, offset: int) -> tuple[int, int, int, int, bytes, bytes]:
-        fd, generation, room = self._segment(key)
+        fd, generation, room = self.segment(key)
         try:
             return read_message(fd, offset, generation, room)
         except OSError as error:
@@ -94,7 +94,10 @@ class SpoolReader:
         except ValueError as error:
             raise _damaged(key, offset, str(error)) from error
 
-    def _segment(self, key: int) -> tuple[int, int, int]:
+    def segment(self, key: int, *, afresh: bool = False) -> tuple[int, int, int]:
+        """Descriptor, generation and size of an open segment. StoreError."""
+        if afresh and key in self._open:
+            os.close(self._open.pop(key)[0])
         known = self._open.get(key)
         if known is not None:
             return known

@@ -29,6 +29,7 @@ from mta.model import (
     Committed,
     Draft,
     Envelope,
+    Glance,
     MessageId,
     Position,
     Queued,
@@ -41,6 +42,7 @@ from mta.model import (
 )
 from mta.spool.compact import Compaction, Relocate
 from mta.spool.format import FIRST_OFFSET, MESSAGE, STATE, ref_offset, ref_segment, segment_name
+from mta.spool.glances import Glances
 from mta.spool.reader import SpoolReader
 from mta.spool.recovery import Recovery, Report
 from mta.spool.scan import Found, SegmentView, message_in
@@ -74,6 +76,7 @@ class LocalStore:
         self._first = max(self._folder.in_use(STATE_LOG), default=0) + 1  # segment of this life's own state log
         self._writer = LogWriter(settings, state_dir, STATE_LOG, loop, committed, reserve=True)
         self._reader = SpoolReader(state_dir)
+        self._glances = Glances(state_dir, loop)
         self._ledger = self._recovery.ledger
         self._known = self._recovery.known
         self._large = self._recovery.large
@@ -160,6 +163,9 @@ class LocalStore:
 
     def envelope(self, ref: Ref) -> Envelope:
         return self._reader.envelope(ref)
+
+    async def glances(self, refs: Sequence[int]) -> list[Glance | None]:
+        return await self._glances.read(refs)
 
     # ---- model.Intake, for notices
 
@@ -286,6 +292,7 @@ class LocalStore:
         if self._retrying is not None:
             self._retrying.cancel()
         self._reader.close()
+        self._glances.close()
 
     # ---- inside: changes
 

@@ -11,6 +11,7 @@ from mta.model import (
     Change,
     Draft,
     Envelope,
+    Glance,
     IdSource,
     Job,
     MessageId,
@@ -87,6 +88,16 @@ class FakeStore:
         if ref not in self.envelopes:
             raise StoreError("damaged")
         return Stored(MessageId(FIRST + ref // 8), self.envelopes[ref], self.content, "", 0, len(self.content) or 20)
+
+    async def glances(self, refs: Sequence[int]) -> list[Glance | None]:
+        return [self._glance(ref) for ref in refs]
+
+    def _glance(self, ref: int) -> Glance | None:
+        try:
+            stored = self.read(ref)
+        except StoreError:
+            return None
+        return Glance(stored.id, stored.envelope, stored.size)
 
     def claim(self, news: Arrivals | Position) -> Sequence[Queued]:
         return ()

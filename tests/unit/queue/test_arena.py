@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import struct
 from collections import deque
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from mta.queue._arena import (
     TOLD_LATE,
     URGENT,
     Arena,
+    Query,
 )
 
 
@@ -36,7 +38,7 @@ def test_the_extension_is_built_from_this_source() -> None:
 
 def test_the_stub_names_what_the_module_has() -> None:
     stub = Path(native.__file__).with_name("_arena.pyi").read_text()
-    names = {n for n in [*dir(native), *dir(Arena)] if not n.startswith("__")}
+    names = {n for n in [*dir(native), *dir(Arena), *dir(Query)] if not n.startswith("__")}
     assert {n for n in names if n not in stub} == set()
 
 
@@ -228,11 +230,54 @@ def test_a_choice_by_domain_is_scanned_and_counted() -> None:
     for n in range(9):
         arena.restore(n // 2, n, n % 3, n % 2, 0, 0, 9)
     chosen = bytes([0, 1])  # domain 1; 2 is beyond the end
-    assert arena.scan(0, 100, 1 << DEFERRED, chosen) == ([1, 4, 7], -1)
-    assert arena.scan(0, 100, 1 << HELD, chosen) == ([], -1)
-    assert arena.tally(0, 1 << DEFERRED, chosen, {}) == (3, [], -1)
-    assert arena.tally(0, 1 << DEFERRED, chosen, {0: 2, 3: 2}) == (1, [0, 3], -1)
-    assert arena.tally(0, 1 << DEFERRED, None, {}) == (9, [], -1)
+
+    def numbers(*nodes: tuple[object, ...]) -> list[int]:
+        entries, cursor = arena.choose(0, 100, query(*nodes))
+        assert cursor == -1
+        return [entry[0] for entry in entries]
+
+    deferred, of_one = ("state", 1 << DEFERRED), ("table", "domain", chosen)
+    assert numbers(("and", 2), deferred, of_one) == [1, 4, 7]
+    assert numbers(("and", 2), ("state", 1 << HELD), of_one) == []
+    assert arena.tally(0, query(of_one), {}) == (3, [], -1)
+    assert arena.tally(0, query(of_one), {0: 2, 3: 2}) == (1, [0, 3], -1)
+    assert arena.tally(0, query(deferred), {}) == (9, [], -1)
+
+
+def query(*nodes: tuple[object, ...]) -> Query:
+    return Query(list(nodes), 100.0, 0.0, 0.0)
+
+
+def test_a_query_knows_what_it_does_not_know() -> None:
+    arena = Arena(0)
+    slots = [arena.restore(n << 19, n, n, 0, n, n, 80 + 8 * n) for n in range(4)]  # due 10, 11, 12, 13 s
+
+    def answers(*nodes: tuple[object, ...]) -> dict[int, bool]:
+        return {entry[0]: entry[-1] for entry in arena.choose(0, 100, query(*nodes))[0]}
+
+    some, sure = ("number", "attempts", ">", 1.0), dict.fromkeys(slots[2:], True)
+    assert answers(some) == sure
+    assert answers(("unsure",)) == dict.fromkeys(slots, False)
+    assert answers(("and", 2), some, ("unsure",)) == dict.fromkeys(slots[2:], False)
+    assert answers(("or", 2), some, ("unsure",)) == sure | dict.fromkeys(slots[:2], False)
+    assert answers(("not",), ("or", 2), some, ("unsure",)) == dict.fromkeys(slots[:2], False)
+    assert answers(("and", 2), ("not",), some, ("not",), ("id", 0)) == {slots[1]: True}
+    assert answers(("number", "next", "<=", -89.0)) == dict.fromkeys(slots[:2], True)
+    assert answers(("number", "age", ">=", 99.998)) == dict.fromkeys(slots[:3], True)
+    assert answers(("slots", struct.pack("2I", slots[1], slots[3]))) == {slots[1]: True, slots[3]: True}
+    assert answers(("table", "why", b"\1\0\1")) == {slots[0]: True, slots[2]: True}
+    assert answers(("and", 0)) == dict.fromkeys(slots, True)
+    arena.push(arena.new_list(), slots[3], HELD)
+    assert slots[3] not in answers(("number", "next", "!=", 5.0)), "it waits for no time"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [[], [("and", 2), ("all",)], [("not",)], [("all",), ("all",)], [("and", 9)], [("all",)] * 2001],
+)
+def test_no_query(nodes: list[tuple[object, ...]]) -> None:
+    with pytest.raises(ValueError):
+        Query(nodes, 0.0, 0.0, 0.0)
 
 
 def test_references_change_unless_a_part_is_in_hand() -> None:

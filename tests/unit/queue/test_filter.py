@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mta.model import Outcome, Reply, Status, id_text
-from mta.queue.choice import EVERY_STATE, Choice
+from mta.queue.choice import Choice, Entry
 from mta.queue.filter import (
     NUMBERS,
     Both,
@@ -122,15 +123,18 @@ def chosen(world: World, *words: str) -> list[int]:
     """The numbers of the messages a filter chooses."""
     choice = Choice(parse_filter(words), world.manager)
     arena = world.manager.arena
-    slots, _ = arena.scan(0, 1000, EVERY_STATE, None)
-    narrowed, _ = arena.scan(0, 1000, choice.states, choice.domains())
-    found = [slot for slot in slots if choice.takes(slot)]
-    assert set(found) <= set(narrowed)  # what saves looking leaves nothing out
+
+    async def found() -> list[Entry]:
+        return [entry async for batch in choice.found() for entry, _ in batch]
+
+    entries = asyncio.run(found())
+    assert asyncio.run(choice.count()) == len({entry[1] for entry in entries})
     if choice.ids is not None:
-        assert {arena.id(slot) for slot in found} <= choice.ids
+        assert {entry[1] for entry in entries} <= choice.ids
     if choice.indexed:
-        assert set(found) == set(narrowed)
-    return sorted(arena.id(slot) - FIRST for slot in found)
+        assert all(entry[-1] for entry in entries), "nothing was read"
+    assert all(arena.holds(entry[0], entry[1], entry[4]) for entry in entries)
+    return sorted(entry[1] - FIRST for entry in entries)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,21 @@ class Arena:
     def __init__(self, tick: int = 0) -> None: ...
     def new_list(self) -> int:
         """The number of a new, empty list."""
+    def new_line(self) -> int:
+        """The number of a new, empty line: a list of what is ready, which gives tenants and classes their turns."""
     def length(self, chain: int) -> int:
-        """Slots in a list."""
+        """Slots in a list, or in a line."""
+    def set_weight(self, tenant: int, weight: int) -> None:
+        """How many turns a tenant has where one of weight 1 has one; counts where he is met from now on."""
+    def shares_in_use(self) -> int:
+        """Tenants in lines, idle ones that are remembered included."""
+    def ahead(self, slot: int) -> tuple[int, int, int]:
+        """(those before it in its list, those of its tenant in more urgent classes, those of others in its line).
+
+        For a slot that is ready; the first is at most 100,000.
+        """
+    def waits(self, rank: int) -> list[int]:
+        """How many of a class (0: urgent, 1: normal, 2: patient) waited how long; see `mta.queue.waits`."""
     def add(self, id: int, ref: int, domain: int, part: int) -> int:
         """A new delivery, idle; its slot number."""
     def remove(self, slot: int) -> None:
@@ -44,8 +57,11 @@ class Arena:
         """Move a slot to the end (or the front) of a list."""
     def pop(self, chain: int) -> int:
         """Take the first slot of a list, now idle; -1 when the list is empty."""
-    def take(self, chain: int, limit: int, active: int) -> list[tuple[int, int, int, int, int]]:
-        """Move up to `limit` slots from a ready list to an active list: [(slot, id, ref, part, attempts), ...]."""
+    def take(self, chain: int, limit: int, active: int, now_ms: int = 0) -> list[tuple[int, int, int, int, int]]:
+        """Move up to `limit` slots from a line to an active list: [(slot, id, ref, part, attempts), ...].
+
+        `now_ms`, since the epoch of ids: notes how long those waited that are tried for the first time.
+        """
     def detach(self, slot: int) -> None:
         """Take a slot out of whatever list it is in; it is idle then."""
     def schedule(self, slot: int, due: int) -> None:

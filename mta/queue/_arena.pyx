@@ -3,21 +3,36 @@
 
 Measured against Python objects: 56 octets against 265, 0.1 us against 4 us for a turn through the queue.
 
-A slot is in at most one list: a ready queue of a site, the active list of a courier, the held list, or a bucket of the
+A slot is in at most one list: one of a ready line, the active list of a courier, the held list, or a bucket of the
 timer wheel. The wheel has four levels of 256 buckets; a tick is an eighth of a second, so it reaches 17 years.
+
+A *line* is what is ready for one site from one source. It is a list of its own for each tenant and class, made when it
+is first used, so a line of one tenant without priorities is one list. Whose turn it is:
+
+    tenants   by weight. Each has a place on a scale, and who stands lowest is next; a message moves him on by SCALE /
+              weight. Who comes (again) begins at the lowest place of those who are there: what he did not use he does
+              not get later, and what he had too much he pays for. Alone, nobody moves.
+    classes   within a tenant: urgent before normal before patient. A class that waits and was passed over PASSED[class]
+              times has the next turn, never two such turns in a row: so the others are slowed down, and none stands
+              still. Ageing was weighed and left: a backlog of patient mail that has grown old would stand before all
+              that is urgent, and in the order of its age that takes as long as the backlog.
+    urgent    A tenant with urgent mail need not wait for his turn, up to LEAD messages ahead of his share: one whose
+              mail is all urgent gets no more than his share in the end.
 
 Invariants
 - `state`, the list a slot is in, and the counts by state change together, in `link` and `unlink` only.
 - Marks: what the sender was told (model.TOLD_...), what he wants of the queue (model.WANTS_..., shifted), and EMBARGOED while a deferred
   slot waits for the time that he set: it loses this mark, and the reason, when it leaves that state.
-- In a ready list the urgent ones are in front, in the order in which they came; no other list knows them.
+- In a line those of one tenant and class keep the order in which they came; no other list knows classes.
+- `length` of a line, `ready` of its shares, its heap and its ring change together, in `entered` and `departed` only.
+- An empty line remembers nobody but one tenant, so that lines cost little however many tenants there are.
 - Slot numbers are used again: who keeps one over time compares the id (`holds`).
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
 cdef extern from *:
@@ -37,6 +52,23 @@ cdef enum:
     WHEEL = 1024            # lists 0..1023 are the wheel's
     FIRST_SLOTS = 1024
     LOOKS = 200000          # slots looked at in one call, some hundred microseconds
+    AHEAD = 100000          # at most so many are counted that stand before one
+
+cdef enum:
+    CLASSES = 3             # urgent, normal, patient
+    URGENT_CLASS = 0
+    NORMAL_CLASS = 1
+    PATIENT_CLASS = 2
+    LEAD = 32               # messages that urgent mail may be ahead of its tenant's share
+    TRIES = 4               # tenants looked at for one with urgent mail who is not that far ahead
+    IDLE_SHARES = 32        # tenants without mail in a line that are remembered, and twice those with mail
+    FIRST_BUCKETS = 64      # of the hash table of shares; a power of two
+    ID_TIME = 19            # bits of an id below its milliseconds
+    TIMES = 128             # buckets of a histogram of times: four for each doubling, from a millisecond on
+
+cdef uint64_t SCALE = <uint64_t>1 << 32
+cdef uint64_t FAR = <uint64_t>1 << 40   # places beyond are moved back, all together
+cdef uint8_t[3] PASSED = [0, 8, 16]     # turns of more urgent classes after which one of this class comes
 
 # States of a slot. IDLE: in no list, somebody has it in hand.
 cdef enum:
@@ -96,7 +128,47 @@ cdef struct Chain:
     uint32_t head
     uint32_t tail
     uint32_t length
-    uint32_t urgent         # the last one of those in front that are urgent; NONE: there is none
+    uint32_t owner          # of a line's number: the line; of one of its lists: the share
+    uint8_t kind
+
+
+# Kinds of chains.
+cdef enum:
+    K_LIST = 0
+    K_LINE = 1              # the number of a line; holds nothing itself
+    K_URGENT = 2            # a list of a line; the class is the kind - K_URGENT
+    K_NORMAL = 3
+    K_PATIENT = 4
+    K_FREE = 5              # a list without a share
+
+
+cdef struct Share:          # what is one tenant's in a line
+    uint64_t place
+    uint64_t stride
+    uint32_t line
+    uint32_t lists[CLASSES] # NONE: not used yet
+    uint32_t ready
+    uint32_t heap_at        # NONE: nothing is ready
+    uint32_t next           # of the same line; of those that are free
+    uint32_t prev
+    uint32_t bucket_next    # in the hash table
+    uint32_t ring_next      # of those with urgent mail; NONE: has none
+    uint32_t ring_prev
+    uint16_t tenant
+    uint8_t passed[CLASSES] # turns of more urgent classes since this class had one
+    bint owed               # the last turn was one of a class that had been passed over
+
+
+cdef struct Line:
+    uint64_t lowest         # place of who was next last
+    uint32_t length
+    uint32_t first          # share
+    uint32_t shares
+    uint32_t recent         # the share that was asked for last
+    uint32_t ring           # a share with urgent mail, the next to go
+    uint32_t active         # shares in the heap
+    uint32_t heap_room
+    uint32_t *heap
 
 
 # What a node of a query asks; see Query.
@@ -295,6 +367,16 @@ cdef class Arena:
     cdef uint32_t chains_room, chains_used
     cdef uint32_t tick
     cdef uint32_t counts[STATES]
+    cdef Line *lines
+    cdef uint32_t lines_room, lines_used
+    cdef Share *shares
+    cdef uint32_t shares_room, shares_used, shares_kept, free_share
+    cdef uint32_t *buckets          # of the hash table of shares, by line and tenant
+    cdef uint32_t buckets_room
+    cdef uint32_t free_chain        # lists of shares that are no more
+    cdef uint64_t *strides          # by tenant
+    cdef uint32_t strides_room
+    cdef uint64_t times[CLASSES][TIMES]
 
     def __cinit__(self, uint32_t tick=0):
         self.tick = tick
@@ -302,8 +384,14 @@ cdef class Arena:
         self.chains_room = WHEEL + 64
         self.chains = <Chain *>calloc(self.chains_room, sizeof(Chain))
         self.slots = <Slot *>calloc(FIRST_SLOTS, sizeof(Slot))
-        if self.chains == NULL or self.slots == NULL:
+        self.buckets = <uint32_t *>malloc(FIRST_BUCKETS * sizeof(uint32_t))
+        if self.chains == NULL or self.slots == NULL or self.buckets == NULL:
             raise MemoryError
+        self.buckets_room = FIRST_BUCKETS
+        memset(self.buckets, 0xFF, FIRST_BUCKETS * sizeof(uint32_t))
+        self.free_share = NONE
+        self.free_chain = NONE
+        memset(self.times, 0, sizeof(self.times))
         self.room = FIRST_SLOTS
         self.used = 0
         self.chains_used = 0
@@ -312,6 +400,13 @@ cdef class Arena:
             self.make_chain()
 
     def __dealloc__(self):
+        cdef uint32_t line
+        for line in range(self.lines_used):
+            free(self.lines[line].heap)
+        free(self.lines)
+        free(self.shares)
+        free(self.buckets)
+        free(self.strides)
         free(self.slots)
         free(self.chains)
 
@@ -327,8 +422,9 @@ cdef class Arena:
             self.chains_room *= 2
         self.chains[self.chains_used].head = NONE
         self.chains[self.chains_used].tail = NONE
-        self.chains[self.chains_used].urgent = NONE
         self.chains[self.chains_used].length = 0
+        self.chains[self.chains_used].owner = NONE
+        self.chains[self.chains_used].kind = K_LIST
         self.chains_used += 1
         return 0
 
@@ -337,13 +433,36 @@ cdef class Arena:
         self.make_chain()
         return self.chains_used - 1
 
+    def new_line(self):
+        """The number of a new, empty line: a list of what is ready, which gives tenants and classes their turns."""
+        cdef Line *grown
+        cdef uint32_t room
+        if self.lines_used == self.lines_room:
+            room = 2 * self.lines_room + 16
+            grown = <Line *>realloc(self.lines, room * sizeof(Line))
+            if grown == NULL:
+                raise MemoryError
+            self.lines = grown
+            self.lines_room = room
+        self.make_chain()
+        memset(&self.lines[self.lines_used], 0, sizeof(Line))
+        self.lines[self.lines_used].first = NONE
+        self.lines[self.lines_used].recent = NONE
+        self.lines[self.lines_used].ring = NONE
+        self.chains[self.chains_used - 1].kind = K_LINE
+        self.chains[self.chains_used - 1].owner = self.lines_used
+        self.lines_used += 1
+        return self.chains_used - 1
+
     def length(self, uint32_t chain):
-        """Slots in a list."""
+        """Slots in a list, or in a line."""
         self.check_list(chain)
+        if self.chains[chain].kind == K_LINE:
+            return self.lines[self.chains[chain].owner].length
         return self.chains[chain].length
 
     cdef int check_list(self, uint32_t chain) except -1:
-        if chain < WHEEL or chain >= self.chains_used:
+        if chain < WHEEL or chain >= self.chains_used or self.chains[chain].kind >= K_URGENT:
             raise IndexError(f"no list {chain}")
         return 0
 
@@ -353,32 +472,30 @@ cdef class Arena:
         return &self.slots[slot]
 
     cdef void link(self, uint32_t slot, uint32_t chain, uint8_t state, bint front) noexcept:
+        """Not for the number of a line: `list_for` says which of its lists it is."""
         cdef Slot *s = &self.slots[slot]
         cdef Chain *c = &self.chains[chain]
-        cdef uint32_t after             # the slot before it; NONE: it is the first
         s.list = chain
-        if state == S_READY and s.marks & M_URGENT:
-            after = NONE if front else c.urgent
-            if not front or c.urgent == NONE:
-                c.urgent = slot
-        elif front:
-            after = c.urgent
+        if front:
+            s.prev = NONE
+            s.next = c.head
         else:
-            after = c.tail
-        s.prev = after
-        s.next = c.head if after == NONE else self.slots[after].next
+            s.prev = c.tail
+            s.next = NONE
         if s.next != NONE:
             self.slots[s.next].prev = slot
         else:
             c.tail = slot
-        if after != NONE:
-            self.slots[after].next = slot
+        if s.prev != NONE:
+            self.slots[s.prev].next = slot
         else:
             c.head = slot
         c.length += 1
         self.counts[s.state] -= 1
         s.state = state
         self.counts[state] += 1
+        if c.kind >= K_URGENT:
+            self.entered(c)
 
     cdef void unlink(self, uint32_t slot) noexcept:
         cdef Slot *s = &self.slots[slot]
@@ -388,8 +505,6 @@ cdef class Arena:
             s.why = 0
         if s.list != NONE:
             c = &self.chains[s.list]
-            if c.urgent == slot:
-                c.urgent = s.prev
             if s.prev != NONE:
                 self.slots[s.prev].next = s.next
             else:
@@ -400,9 +515,371 @@ cdef class Arena:
                 c.tail = s.prev
             c.length -= 1
             s.list = NONE
+            if c.kind >= K_URGENT:
+                self.departed(c)
         self.counts[s.state] -= 1
         s.state = S_IDLE
         self.counts[S_IDLE] += 1
+
+    # ---- lines
+
+    cdef uint32_t list_for(self, uint32_t line, uint32_t slot) except 0:
+        """The list of a line that a slot belongs to; makes what is lacking."""
+        cdef Slot *s = &self.slots[slot]
+        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else PATIENT_CLASS if s.marks & M_PATIENT else NORMAL_CLASS
+        cdef uint32_t share = self.lines[line].recent
+        cdef uint32_t chain
+        if share == NONE or self.shares[share].tenant != s.tenant:
+            share = self.share_of(line, s.tenant)
+            self.lines[line].recent = share
+        chain = self.shares[share].lists[rank]
+        if chain == NONE:
+            chain = self.free_chain
+            if chain != NONE:
+                self.free_chain = self.chains[chain].head
+                self.chains[chain].head = NONE
+            else:
+                self.make_chain()
+                chain = self.chains_used - 1
+            self.chains[chain].kind = K_URGENT + rank
+            self.chains[chain].owner = share
+            self.shares[share].lists[rank] = chain
+        return chain
+
+    cdef uint32_t share_of(self, uint32_t line, uint16_t tenant) except *:
+        """The share of a tenant in a line; a new one if there is none."""
+        cdef Line *l = &self.lines[line]
+        cdef uint32_t *heap
+        cdef uint32_t share = self.buckets[self.bucket(line, tenant)]
+        while share != NONE:
+            if self.shares[share].line == line and self.shares[share].tenant == tenant:
+                return share
+            share = self.shares[share].bucket_next
+        if l.length == 0 and l.first != NONE:       # it has no memory: the one share is anybody's
+            self.out_of_bucket(l.first)
+            share = l.first
+        else:
+            if l.shares > IDLE_SHARES + 2 * l.active:
+                self.forget_idle(line)
+            if l.shares == l.heap_room:
+                heap = <uint32_t *>realloc(l.heap, (2 * l.heap_room + 1) * sizeof(uint32_t))
+                if heap == NULL:
+                    raise MemoryError
+                l.heap = heap
+                l.heap_room = 2 * l.heap_room + 1
+            share = self.new_share(line)
+        self.shares[share].tenant = tenant
+        self.shares[share].stride = self.strides[tenant] if tenant < self.strides_room else SCALE
+        self.shares[share].place = l.lowest
+        self.into_bucket(share)
+        return share
+
+    cdef uint32_t new_share(self, uint32_t line) except *:
+        cdef Line *l = &self.lines[line]
+        cdef Share *grown
+        cdef Share *s
+        cdef uint32_t share = self.free_share
+        cdef uint32_t room
+        if self.shares_kept >= self.buckets_room:
+            self.more_buckets()
+        if share != NONE:
+            self.free_share = self.shares[share].next
+        else:
+            if self.shares_used == self.shares_room:
+                room = 2 * self.shares_room + 16
+                grown = <Share *>realloc(self.shares, room * sizeof(Share))
+                if grown == NULL:
+                    raise MemoryError
+                self.shares = grown
+                self.shares_room = room
+            share = self.shares_used
+            self.shares_used += 1
+        s = &self.shares[share]
+        memset(s, 0, sizeof(Share))
+        s.line = line
+        s.lists[0] = s.lists[1] = s.lists[2] = NONE
+        s.heap_at = NONE
+        s.ring_next = s.ring_prev = NONE
+        s.prev = NONE
+        s.next = l.first
+        if l.first != NONE:
+            self.shares[l.first].prev = share
+        l.first = share
+        l.shares += 1
+        self.shares_kept += 1
+        return share
+
+    cdef void drop_share(self, uint32_t share) noexcept:
+        """Forget a share with nothing in it; its lists may be used by others."""
+        cdef Share *s = &self.shares[share]
+        cdef Line *l = &self.lines[s.line]
+        cdef int rank
+        self.out_of_bucket(share)
+        for rank in range(CLASSES):
+            if s.lists[rank] != NONE:
+                self.chains[s.lists[rank]].kind = K_FREE
+                self.chains[s.lists[rank]].head = self.free_chain
+                self.free_chain = s.lists[rank]
+        if s.prev != NONE:
+            self.shares[s.prev].next = s.next
+        else:
+            l.first = s.next
+        if s.next != NONE:
+            self.shares[s.next].prev = s.prev
+        if l.recent == share:
+            l.recent = NONE
+        l.shares -= 1
+        s.line = NONE
+        s.next = self.free_share
+        self.free_share = share
+        self.shares_kept -= 1
+
+    cdef void forget_idle(self, uint32_t line) noexcept:
+        """Forget who has nothing ready and owes nothing."""
+        cdef uint32_t share = self.lines[line].first
+        cdef uint32_t following
+        while share != NONE:
+            following = self.shares[share].next
+            if self.shares[share].ready == 0 and self.shares[share].place <= self.lines[line].lowest:
+                self.drop_share(share)
+            share = following
+
+    cdef void entered(self, Chain *c) noexcept:
+        """A list of a line has one more."""
+        cdef uint32_t share = c.owner
+        cdef Share *s = &self.shares[share]
+        cdef Line *l = &self.lines[s.line]
+        l.length += 1
+        s.ready += 1
+        if s.ready == 1:
+            if s.place < l.lowest:
+                s.place = l.lowest
+            l.heap[l.active] = share
+            s.heap_at = l.active
+            l.active += 1
+            self.rise(l, s.heap_at)
+        if c.kind == K_URGENT and c.length == 1:
+            self.into_ring(l, share)
+
+    cdef void departed(self, Chain *c) noexcept:
+        """A list of a line has one less."""
+        cdef uint32_t share = c.owner
+        cdef Share *s = &self.shares[share]
+        cdef Line *l = &self.lines[s.line]
+        cdef uint32_t last, at
+        l.length -= 1
+        s.ready -= 1
+        if c.length == 0:
+            s.passed[c.kind - K_URGENT] = 0
+            if c.kind == K_URGENT:
+                self.out_of_ring(l, share)
+        if s.ready == 0:
+            s.owed = False
+            l.active -= 1
+            at = s.heap_at
+            s.heap_at = NONE
+            last = l.heap[l.active]
+            if last != share:
+                l.heap[at] = last
+                self.shares[last].heap_at = at
+                self.rise(l, at)
+                self.sink(l, self.shares[last].heap_at)
+        if l.length == 0:
+            while l.shares > 1:
+                self.drop_share(l.first if l.first != share else s.next)
+            l.lowest = 0
+            s.place = 0
+
+    cdef uint32_t whose_turn(self, Line *l) noexcept:
+        """The share whose turn it is; the line is not empty."""
+        cdef uint32_t share = l.heap[0]
+        cdef uint32_t urgent
+        cdef int tries
+        l.lowest = self.shares[share].place
+        if l.active == 1:
+            return share
+        if l.lowest > FAR:
+            self.move_back(l)
+        for tries in range(TRIES):
+            if l.ring == NONE:
+                break
+            urgent = l.ring
+            l.ring = self.shares[urgent].ring_next
+            if self.shares[urgent].place <= l.lowest + LEAD * self.shares[urgent].stride:
+                return urgent
+        return share
+
+    cdef uint32_t whose_list(self, uint32_t share) noexcept:
+        """Of which of its lists the next one is."""
+        cdef Share *s = &self.shares[share]
+        cdef int rank, top = 0, chosen
+        while top < PATIENT_CLASS and (s.lists[top] == NONE or self.chains[s.lists[top]].length == 0):
+            top += 1
+        chosen = top
+        if not s.owed:
+            for rank in range(top + 1, CLASSES):
+                if s.passed[rank] >= PASSED[rank]:
+                    chosen = rank
+                    break
+        s.owed = chosen != top
+        s.passed[chosen] = 0
+        for rank in range(chosen + 1, CLASSES):
+            if s.passed[rank] < PASSED[rank] and s.lists[rank] != NONE and self.chains[s.lists[rank]].length:
+                s.passed[rank] += 1
+        return s.lists[chosen]
+
+    cdef uint32_t next_of(self, uint32_t line) noexcept:
+        """The slot whose turn it is in a line that is not empty; its tenant has had it then."""
+        cdef Line *l = &self.lines[line]
+        cdef uint32_t share = self.whose_turn(l)
+        cdef Share *s = &self.shares[share]
+        cdef uint32_t chain = self.whose_list(share)
+        if l.active > 1:
+            s.place += s.stride
+            self.sink(l, s.heap_at)
+        return self.chains[chain].head
+
+    cdef void move_back(self, Line *l) noexcept:
+        """Let the scale of a line begin anew: all keep their distances."""
+        cdef uint32_t share = l.first
+        while share != NONE:
+            self.shares[share].place -= min(self.shares[share].place, l.lowest)
+            share = self.shares[share].next
+        l.lowest = 0
+
+    # A heap of shares: who stands lowest, of equals the tenant with the lower number, is its first.
+
+    cdef bint before(self, uint32_t a, uint32_t b) noexcept:
+        if self.shares[a].place != self.shares[b].place:
+            return self.shares[a].place < self.shares[b].place
+        return self.shares[a].tenant < self.shares[b].tenant
+
+    cdef void rise(self, Line *l, uint32_t at) noexcept:
+        cdef uint32_t share = l.heap[at]
+        cdef uint32_t above
+        while at:
+            above = (at - 1) // 2
+            if not self.before(share, l.heap[above]):
+                break
+            l.heap[at] = l.heap[above]
+            self.shares[l.heap[at]].heap_at = at
+            at = above
+        l.heap[at] = share
+        self.shares[share].heap_at = at
+
+    cdef void sink(self, Line *l, uint32_t at) noexcept:
+        cdef uint32_t share = l.heap[at]
+        cdef uint32_t below
+        while 2 * at + 1 < l.active:
+            below = 2 * at + 1
+            if below + 1 < l.active and self.before(l.heap[below + 1], l.heap[below]):
+                below += 1
+            if not self.before(l.heap[below], share):
+                break
+            l.heap[at] = l.heap[below]
+            self.shares[l.heap[at]].heap_at = at
+            at = below
+        l.heap[at] = share
+        self.shares[share].heap_at = at
+
+    # The ring of shares with urgent mail.
+
+    cdef void into_ring(self, Line *l, uint32_t share) noexcept:
+        cdef uint32_t last
+        if l.ring == NONE:
+            l.ring = share
+            last = share
+        else:
+            last = self.shares[l.ring].ring_prev
+        self.shares[share].ring_next = l.ring
+        self.shares[share].ring_prev = last
+        self.shares[last].ring_next = share
+        self.shares[l.ring].ring_prev = share
+
+    cdef void out_of_ring(self, Line *l, uint32_t share) noexcept:
+        cdef Share *s = &self.shares[share]
+        if s.ring_next == share:
+            l.ring = NONE
+        else:
+            self.shares[s.ring_prev].ring_next = s.ring_next
+            self.shares[s.ring_next].ring_prev = s.ring_prev
+            if l.ring == share:
+                l.ring = s.ring_next
+        s.ring_next = s.ring_prev = NONE
+
+    # The hash table of shares.
+
+    cdef uint32_t bucket(self, uint32_t line, uint16_t tenant) noexcept:
+        cdef uint64_t key = (<uint64_t>line << 16 | tenant) * <uint64_t>0x9E3779B97F4A7C15
+        return <uint32_t>(key >> 32) & (self.buckets_room - 1)
+
+    cdef void into_bucket(self, uint32_t share) noexcept:
+        cdef Share *s = &self.shares[share]
+        cdef uint32_t bucket = self.bucket(s.line, s.tenant)
+        s.bucket_next = self.buckets[bucket]
+        self.buckets[bucket] = share
+
+    cdef void out_of_bucket(self, uint32_t share) noexcept:
+        cdef uint32_t *at = &self.buckets[self.bucket(self.shares[share].line, self.shares[share].tenant)]
+        while at[0] != share:
+            at = &self.shares[at[0]].bucket_next
+        at[0] = self.shares[share].bucket_next
+
+    cdef int more_buckets(self) except -1:
+        cdef uint32_t *grown = <uint32_t *>malloc(2 * self.buckets_room * sizeof(uint32_t))
+        cdef uint32_t line, share
+        if grown == NULL:
+            raise MemoryError
+        free(self.buckets)
+        self.buckets = grown
+        self.buckets_room *= 2
+        memset(grown, 0xFF, self.buckets_room * sizeof(uint32_t))
+        for line in range(self.lines_used):
+            share = self.lines[line].first
+            while share != NONE:
+                self.into_bucket(share)
+                share = self.shares[share].next
+        return 0
+
+    def set_weight(self, uint16_t tenant, uint32_t weight):
+        """How many turns a tenant has where one of weight 1 has one; counts where he is met from now on."""
+        cdef uint64_t *grown
+        cdef uint32_t n
+        if not weight:
+            raise ValueError("a weight is at least 1")
+        if tenant >= self.strides_room:
+            grown = <uint64_t *>realloc(self.strides, (<uint32_t>tenant + 1) * sizeof(uint64_t))
+            if grown == NULL:
+                raise MemoryError
+            self.strides = grown
+            for n in range(self.strides_room, <uint32_t>tenant + 1):
+                grown[n] = SCALE
+            self.strides_room = <uint32_t>tenant + 1
+        self.strides[tenant] = SCALE // weight
+
+    def shares_in_use(self):
+        """Tenants in lines, idle ones that are remembered included."""
+        return self.shares_kept
+
+    def ahead(self, uint32_t slot):
+        """(those before it in its list, those of its tenant in more urgent classes, those of other tenants in its line).
+
+        For a slot that is ready; the first is at most AHEAD.
+        """
+        cdef Slot *s = self.at(slot)
+        cdef Chain *c
+        cdef uint32_t before = 0, urgent = 0, at = s.prev
+        cdef int rank
+        if s.state != S_READY or self.chains[s.list].kind < K_URGENT:
+            raise ValueError(f"the delivery in slot {slot} is in no line")
+        c = &self.chains[s.list]
+        while at != NONE and before < AHEAD:
+            before += 1
+            at = self.slots[at].prev
+        for rank in range(c.kind - K_URGENT):
+            if self.shares[c.owner].lists[rank] != NONE:
+                urgent += self.chains[self.shares[c.owner].lists[rank]].length
+        return before, urgent, self.lines[self.shares[c.owner].line].length - self.shares[c.owner].ready
 
     # ---- slots
 
@@ -444,38 +921,75 @@ cdef class Arena:
         self.free_head = slot
 
     def push(self, uint32_t chain, uint32_t slot, uint8_t state, bint front=False):
-        """Move a slot to the end (or the front) of a list."""
+        """Move a slot to the end (or the front) of a list, or of what is its tenant's and its class's in a line."""
         self.at(slot)
         self.check_list(chain)
         if not S_IDLE < state < STATES:
             raise ValueError(f"{state} is no state of a listed delivery")
         self.unlink(slot)
+        if self.chains[chain].kind == K_LINE:
+            if state != S_READY:
+                raise ValueError(f"what is in a line is ready, not in state {state}")
+            chain = self.list_for(self.chains[chain].owner, slot)
         self.link(slot, chain, state, front)
 
     def pop(self, uint32_t chain):
-        """Take the first slot of a list, now idle; -1 when the list is empty."""
+        """Take the first slot of a list, or of a line, now idle; -1 when it is empty."""
         self.check_list(chain)
-        cdef uint32_t slot = self.chains[chain].head
+        cdef uint32_t slot = self.first(chain)
         if slot == NONE:
             return -1
         self.unlink(slot)
         return slot
 
-    def take(self, uint32_t chain, uint32_t limit, uint32_t active):
-        """Move up to `limit` slots from a ready list to an active list: [(slot, id, ref, part, attempts), ...]."""
+    cdef uint32_t first(self, uint32_t chain) noexcept:
+        """The slot of a list or line that is to be taken out now; NONE when it is empty."""
+        if self.chains[chain].kind != K_LINE:
+            return self.chains[chain].head
+        return self.next_of(self.chains[chain].owner) if self.lines[self.chains[chain].owner].length else <uint32_t>NONE
+
+    def take(self, uint32_t chain, uint32_t limit, uint32_t active, uint64_t now_ms=0):
+        """Move up to `limit` slots from a line to an active list: [(slot, id, ref, part, attempts), ...].
+
+        `now_ms`, since the epoch of ids: notes how long those waited that are tried for the first time.
+        """
         cdef list taken = []
         cdef uint32_t slot
         cdef Slot *s
         self.check_list(chain)
         self.check_list(active)
-        while limit and self.chains[chain].head != NONE:
-            slot = self.chains[chain].head
+        if self.chains[active].kind != K_LIST:
+            raise ValueError(f"{active} is no list of what is active")
+        while limit:
+            slot = self.first(chain)
+            if slot == NONE:
+                break
             self.unlink(slot)
             self.link(slot, active, S_ACTIVE, False)
             s = &self.slots[slot]
+            if now_ms and not s.attempts and not s.marks & M_TIMED:
+                self.note_time(s, now_ms)
             taken.append((slot, s.id, s.ref, s.part, s.attempts))
             limit -= 1
         return taken
+
+    cdef void note_time(self, Slot *s, uint64_t now_ms) noexcept:
+        cdef uint64_t began = s.id >> ID_TIME
+        cdef uint64_t wait = now_ms - began if now_ms > began else 0
+        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else PATIENT_CLASS if s.marks & M_PATIENT else NORMAL_CLASS
+        cdef int octave = 0
+        cdef uint64_t rest = wait + 1
+        while rest >= 8:        # the two bits behind the first one are the quarter of the octave
+            rest >>= 1
+            octave += 1
+        cdef int bucket = <int>rest if octave == 0 else 4 * octave + <int>rest
+        self.times[rank][min(bucket, TIMES - 1)] += 1
+
+    def waits(self, uint32_t rank):
+        """How many of a class (0: urgent, 1: normal, 2: patient) waited how long; the bounds are `mta.queue.waits`'s."""
+        if rank >= CLASSES:
+            raise IndexError(f"no class {rank}")
+        return [self.times[rank][n] for n in range(TIMES)]
 
     def detach(self, uint32_t slot):
         """Take a slot out of whatever list it is in; it is idle then."""

@@ -72,7 +72,7 @@ class SiteTable:
         return known
 
     def _made(self, site: Site, source: Source) -> SiteQueue:
-        queue = SiteQueue(len(self.by_number), site, self._arena.new_list(), self._couriers, source)
+        queue = SiteQueue(len(self.by_number), site, self._arena.new_line(), self._couriers, source)
         self.by_number.append(queue)
         return queue
 

@@ -7,7 +7,7 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -292,31 +292,6 @@ def test_references_change_unless_a_part_is_in_hand() -> None:
     assert busy == {8, 24}
     assert [arena.ref(slot) for slot in slots] == [1000, 1000, 8, 8, 1016, 1016, 24, 24]
     assert arena.relocate({}) == ([], set())
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 9)), max_size=40))
-def test_urgent_deliveries_go_first_and_each_kind_keeps_its_order(steps: list[tuple[bool, bool, int]]) -> None:
-    """Against two lists; now and then one is taken out, from the middle too."""
-    arena = Arena()
-    ready = arena.new_list()
-    urgent: list[int] = []
-    others: list[int] = []
-    for number, (is_urgent, front, leaves) in enumerate(steps):
-        slot = arena.add(number, number, 0, 0)
-        mine = urgent if is_urgent else others
-        if is_urgent:
-            arena.mark(slot, URGENT)
-        mine.insert(0 if front else len(mine), slot)
-        arena.push(ready, slot, READY, front)
-        both = urgent + others
-        if leaves == 0:
-            assert arena.pop(ready) == both[0]
-            (urgent or others).pop(0)
-        elif leaves < len(both):
-            arena.remove(both[leaves])
-            (urgent if both[leaves] in urgent else others).remove(both[leaves])
-    assert [arena.pop(ready) for _ in urgent + others] == urgent + others
-    assert arena.pop(ready) == -1
 
 
 def test_an_urgent_delivery_is_so_in_ready_lists_only() -> None:

@@ -36,8 +36,9 @@ _ADDRESS = r'((?:[^"<>]|"(?:[^"\\]|\\.)*")*)'
 _RECEIVED = re.compile(
     rf"client=(\S+) helo=(\S*) from=<{_ADDRESS}> to=<{_ADDRESS}> recipients=(\d{{1,9}}) size=(\d{{1,15}})(?: (.*))?"
 )
-_ATTEMPT = re.compile(r'to=(?:<(.*)>|\?) relay=([^"]*?)(?: delay=[\d.]+)? status="([^"]*)"')
-_NOTICE = re.compile(r'to=<(.*)>(?: action=(\w+))? notice=(\w+|none \([^"]*?\)) reason="([^"]*)"')
+_MORE = r'(?: (?!delay=)[a-z_]+=[^\s"]*)*?'  # fields that say what the reply says as well
+_ATTEMPT = re.compile(rf'to=(?:<(.*)>|\?) relay=([^"]*?)(?: delay=[\d.]+{_MORE})? status="([^"]*)"')
+_NOTICE = re.compile(rf'to=<(.*)>(?: action=(\w+))? notice=(\w+|none \([^"]*?\)){_MORE} reason="([^"]*)"')
 _FIELD = re.compile(r'(\w+)=("[^"]*"|<(?:[^"<>]|"(?:[^"\\]|\\.)*")*>|\S*)')
 _PATH = re.compile(rf"(?:TO|FROM):\s*<{_ADDRESS}>", re.IGNORECASE)
 

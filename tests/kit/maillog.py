@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mta.mail.replyclass import classify_text
 from mta.model import IdSource, MessageId, id_text
 from mta.observe.maillog import printable, quoted
 
@@ -53,7 +54,11 @@ class Log:
         if hop:
             self._attempt(name, "failed", recipient, reply, hop)
         told = notice or "none (null reverse-path)"
-        self.line(name, "bounced", f"to=<{printable(recipient)}> notice={told} reason={quoted(reply)}")
+        self.line(
+            name,
+            "bounced",
+            f"to=<{printable(recipient)}> notice={told} class={classify_text(reply)} reason={quoted(reply)}",
+        )
 
     def mail(self, sender: str, recipient: str, after: float = 0.25) -> str:
         """One message, delivered a moment later."""
@@ -63,5 +68,6 @@ class Log:
         return name
 
     def _attempt(self, name: str, event: str, recipient: str, reply: str, hop: str) -> None:
-        tail = f"relay={hop or 'none'} delay=0.1 status={quoted(reply)}"
+        blame = "" if event == "delivered" else f" class={classify_text(reply)}"
+        tail = f"relay={hop or 'none'} delay=0.1{blame} status={quoted(reply)}"
         self.line(name, event, f"to=<{printable(recipient)}> {tail}")

@@ -165,6 +165,7 @@ BROKEN = [
     f'{STAMP} {ID} delivered to=<a> relay=x> relay=z delay=1 status="y"',
     f'{STAMP} {ID} delivered to=<a> relay=x tls=y z delay=1 status=""',
     f'{STAMP} {ID} delivered to=<a> relay=x status="taken"',
+    f'{STAMP} {ID} delivered to=<a> relay=x tls=TLSv1.3 cipher=y delay=1 class=none status="taken"',
     f'2027-02-30T08:00:00.250Z {ID} delivered to=<a> relay=x delay=1 status="y"',
     f'2028-02-29T23:59:59.999Z {ID} delivered to=<a> relay=x delay=1 status="y"',
     f'0000-01-01T00:00:00.000Z {ID} delivered to=<a> relay=x delay=1 status="y"',

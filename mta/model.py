@@ -77,6 +77,11 @@ def id_time_ms(message_id: MessageId) -> int:
     return (message_id >> (_WORKER_BITS + _SEQUENCE_BITS)) + _EPOCH_MS
 
 
+def first_id_at(ms: int) -> MessageId:
+    """The lowest id that may be made at that time, in milliseconds since the Unix epoch; 0 before there were ids."""
+    return MessageId(max(0, ms - _EPOCH_MS) << (_WORKER_BITS + _SEQUENCE_BITS))
+
+
 def id_text(message_id: int) -> str:
     """The id as people read it: twelve characters of base 32."""
     return _upper_text(message_id >> 20) + _PAIRS[message_id >> 10 & 1023] + _PAIRS[message_id & 1023]

@@ -109,6 +109,10 @@ class Arena:
 
         Stops as well after having looked at very many, so that a choice of few is no long one.
         """
+    def old(self, cursor: int, limit: int, states: int, expired: int, late: int) -> tuple[list[int], int]:
+        """Up to `limit` slots from `cursor` on in these states whose message is older than `expired`, an id, or older
+        than `late`, which is no older, without TOLD_DELAY: (slots, next cursor), -1 at the end. Stops as `scan` does.
+        """
     def choose(
         self, cursor: int, limit: int, query: Query
     ) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int, int, int, bool]], int]:

@@ -1202,6 +1202,21 @@ cdef class Arena:
             cursor += 1
         return found, (<long>cursor if cursor < self.used else -1)
 
+    def old(self, uint32_t cursor, uint32_t limit, uint32_t states, uint64_t expired, uint64_t late):
+        """Up to `limit` slots from `cursor` on in these states whose message is older than `expired`, an id, or older
+        than `late` without TOLD_DELAY: (slots, next cursor), -1 at the end. Stops as `scan` does."""
+        cdef list found = []
+        cdef uint32_t seen = 0, last = cursor + LOOKS
+        cdef Slot *slot
+        while cursor < self.used and seen < limit and cursor < last:
+            slot = &self.slots[cursor]
+            if slot.id < late and states >> slot.state & 1:
+                if slot.id < expired or not slot.marks & M_TOLD_DELAY:
+                    found.append(cursor)
+                    seen += 1
+            cursor += 1
+        return found, (<long>cursor if cursor < self.used else -1)
+
     def choose(self, uint32_t cursor, uint32_t limit, Query query not None):
         """Up to `limit` deliveries from `cursor` on that a query may choose: (entries, next cursor), -1 at the end.
 

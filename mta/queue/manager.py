@@ -30,6 +30,7 @@ from mta.observe.maillog import MailLog
 from mta.queue import _arena
 from mta.queue._arena import Arena
 from mta.queue.admission import Admission
+from mta.queue.aging import Aging
 from mta.queue.attempts import Attempts
 from mta.queue.by_hand import ByHand
 from mta.queue.couriers import Couriers
@@ -55,6 +56,9 @@ class Teller(Protocol):
 
     def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
         """Tell that the sender's own time, in seconds, is past; the delivery stays where it is."""
+
+    def waits(self, manager: QueueManager, slot: int) -> None:
+        """Tell that it takes long, where that is to be told; the delivery stays where it is, and counts as told."""
 
     def unheard(self, manager: QueueManager, slot: int) -> None:
         """Tell a success that its courier could not report."""
@@ -106,6 +110,7 @@ class QueueManager:
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
         self.wishes = Wishes(self)
+        self.aging = Aging(self)
         self.lanes = Lanes()
         self.admission = Admission(self)
         self.by_hand = ByHand(self)
@@ -127,6 +132,7 @@ class QueueManager:
             self.places.route(slot)
         self.wishes.advance(now)
         self.dispatch()
+        self.aging.advance(now)
 
     def dispatch(self) -> None:
         """Give couriers what they have room for."""

@@ -40,7 +40,7 @@ from mta.model import (
 )
 from mta.observe.counters import INDEX
 from mta.observe.maillog import printable, quoted
-from mta.queue.fates import choose, delayed
+from mta.queue.fates import Warn, choose, delayed
 from mta.queue.manager import QueueManager
 from mta.queue.outcome import Group, Verdict
 
@@ -115,11 +115,23 @@ class Notifier:
             stored = manager.store.read(Ref(manager.arena.ref(slot)))
         except StoreError:
             return  # its next attempt will find that out
-        last = manager.reasons.text(manager.arena.why(slot)) or "it was not tried yet"
-        why = f"not delivered by {date_text(deliver_by)}, the time that its sender had set; the last answer was: {last}"
-        group = Group((), Reply(0, "4.4.7", why))
-        fates = delayed(stored.envelope, group, manager.left(slot), manager.wishes.ends(slot), "all")
+        why = f"not delivered by {date_text(deliver_by)}, the time that its sender had set"
         manager.arena.mark(slot, TOLD_LATE)
+        self._tell_waiting(manager, slot, stored, why, "all")
+
+    def waits(self, manager: QueueManager, slot: int) -> None:
+        """It takes long, and there was no attempt that would have found that out; the delivery stays where it is."""
+        manager.arena.mark(slot, TOLD_DELAY)
+        try:
+            stored = manager.store.read(Ref(manager.arena.ref(slot)))
+        except StoreError:
+            return  # its next attempt will find that out
+        self._tell_waiting(manager, slot, stored, "it waits for its turn", self._settings.warn)
+
+    def _tell_waiting(self, manager: QueueManager, slot: int, stored: Stored, why: str, warn: Warn) -> None:
+        last = manager.reasons.text(manager.arena.why(slot)) or "it was not tried yet"
+        group = Group((), Reply(0, "4.4.7", f"{why}; the last answer was: {last}"))
+        fates = delayed(stored.envelope, group, manager.left(slot), manager.wishes.ends(slot), warn)
         if draft := self._announced(manager, slot, stored, fates):
             self._put(self._notice(manager, slot, draft, late=True))
 

@@ -74,6 +74,13 @@ class Schedule:
             known = self._known[domain, site, tenant, blame] = self._made(domain, site, tenant, blame)
         return known
 
+    @property
+    def shortest(self) -> tuple[float, float]:
+        """Of all rules the shortest expiry and the shortest delay warning; 0 for that: none is ever given."""
+        expiries = [self._retry.expiry, *(rule.expiry for rule in self._retry.rule if rule.expiry is not None)]
+        warnings = [self._retry.delay_warning, *(rule.delay_warning for rule in self._retry.rule)]
+        return min(expiries), min((warning for warning in warnings if warning), default=0.0)
+
     def wait(self, plan: Plan, attempts: int, reply: Reply, random: float) -> float:
         """Seconds until the next attempt, after so many; `random` lies in [0, 1)."""
         if classify(reply) is ReplyClass.GREYLIST and (hint := wait_hint(reply.text)) is not None:

@@ -137,6 +137,7 @@ class World:
         self.counters = Table(1).row(0)
         self.failed: list[tuple[int, Verdict]] = []
         self.told_late: list[tuple[int, int]] = []
+        self.told_to_wait: list[int] = []
         self.unheard_of: list[int] = []
         hop = NextHop(kind="smtp", host="hop.example", port=25)
         self.manager = QueueManager(
@@ -167,6 +168,10 @@ class World:
 
     def late(self, manager: QueueManager, slot: int, deliver_by: int) -> None:
         self.told_late.append((manager.arena.part(slot), deliver_by))
+
+    def waits(self, manager: QueueManager, slot: int) -> None:
+        manager.arena.mark(slot, _arena.TOLD_DELAY)
+        self.told_to_wait.append(manager.arena.part(slot))
 
     def unheard(self, manager: QueueManager, slot: int) -> None:
         self.unheard_of.append(manager.arena.part(slot))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mta.model import Reply
+from mta.model import Options, Reply
 from mta.queue import _arena
 from tests.sim.hosts import Answers, Dead, Host
 from tests.sim.world import HOUR, world
@@ -59,6 +59,19 @@ def test_a_hundred_thousand_for_a_dead_site_delay_nobody_else() -> None:
         delays = it.delays(fresh)
         assert len(delays) == len(fresh)
         assert delays[len(delays) * 99 // 100] <= 1.0
+
+
+def test_all_mail_for_a_dead_site_goes_back_in_time() -> None:
+    """Also what was never tried, because the site was known to be dead."""
+    with world({"mx.dead.example": Dead()}, step=1.0, expiry=6 * HOUR, delay_warning=2 * HOUR) as it:
+        it.run(1)
+        it.mails(2000, "dead.example", options=Options(user="somebody"))
+        it.run(1.9 * HOUR)
+        assert not it.events
+        it.run(6.2 * HOUR)
+        assert (it.events["notified"], it.events["bounced"]) == (2000, 2000)
+        it.run(7 * HOUR)
+        it.settled()
 
 
 # ---- what a long queue costs

@@ -35,7 +35,7 @@ Ref = NewType("Ref", int)
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U to mishear
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {"I": 1, "L": 1, "O": 0}
-_EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+EPOCH_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _SEQUENCE_BITS = 12
 _WORKER_BITS = 7
 ID_LENGTH = 12
@@ -68,13 +68,13 @@ class IdSource:
             self._sequence = 0
         else:
             self._sequence += 1
-        since = self._clock - _EPOCH_MS
+        since = self._clock - EPOCH_MS
         return MessageId(since << (_WORKER_BITS + _SEQUENCE_BITS) | self._worker | self._sequence)
 
 
 def id_time_ms(message_id: MessageId) -> int:
     """Milliseconds since the Unix epoch at which the id was made."""
-    return (message_id >> (_WORKER_BITS + _SEQUENCE_BITS)) + _EPOCH_MS
+    return (message_id >> (_WORKER_BITS + _SEQUENCE_BITS)) + EPOCH_MS
 
 
 def first_id_at(ms: int) -> MessageId:
@@ -302,6 +302,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, array_like=True):
     attempts: int
     seat: int = 0
     pending: tuple[int, ...] = ()
+    urgent: bool = False  # goes before what waits already
 
 
 class Jobs(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):

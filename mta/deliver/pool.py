@@ -80,7 +80,10 @@ class Pool:
             for work in works:
                 self._desk.report.untried(work)
             return
-        self._waiting.extend(works)
+        if any(work.job.urgent for work in works):
+            self._put_first(works)
+        else:
+            self._waiting.extend(works)
         self._dispatch()
 
     def update(self, site: Site) -> None:
@@ -152,6 +155,14 @@ class Pool:
                 if len(self._fitting) >= _MOST_FITTING:
                     return None
         return None
+
+    def _put_first(self, works: Sequence[Work]) -> None:
+        """Urgent ones go before all that are not, in the order in which they came."""
+        waiting = self._waiting
+        waiting.extend(work for work in works if not work.job.urgent)
+        place = next((n for n, work in enumerate(waiting) if not work.job.urgent), len(waiting))
+        for n, work in enumerate(work for work in works if work.job.urgent):
+            waiting.insert(place + n, work)
 
     def _agrees(self, work: Work, connection: Connection) -> bool:
         """Whether the connection may have the work now; if not, it is elsewhere, or settled."""

@@ -14,13 +14,12 @@ Invariant: a stranger cannot choose: neither a header nor a sender's domain coun
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from mta.config.settings import Listener, Settings, Tenant
+from mta.config.settings import Listener, Settings
 from mta.config.tenants import NAME
 from mta.mail.submission import fields, header_end
 from mta.model import Options, domain_of
@@ -123,8 +122,3 @@ def _by_domain(domains: dict[bytes, str], domain: bytes) -> str:
         domain = domain.partition(b".")[2]
         found = domains.get(b"*." + domain) if domain else None
     return found or domains.get(b"*", "")
-
-
-def weights(tenants: Sequence[Tenant]) -> dict[str, int]:
-    """Of those that have another weight than 1."""
-    return {t.name: t.weight for t in tenants if t.weight != 1}

@@ -31,6 +31,8 @@ class Query:
 class Arena:
     """All deliveries of a queue manager. Times are ticks of an eighth of a second, in 32 bits."""
 
+    met_urgent: bool  # whether any delivery ever was
+
     def __init__(self, tick: int = 0) -> None: ...
     def new_list(self) -> int:
         """The number of a new, empty list."""
@@ -40,6 +42,8 @@ class Arena:
         """Slots in a list, or in a line."""
     def set_weight(self, tenant: int, weight: int) -> None:
         """How many turns a tenant has where one of weight 1 has one; counts where he is met from now on."""
+    def urgent(self, chain: int) -> int:
+        """How much urgent mail is in a line."""
     def shares_in_use(self) -> int:
         """Tenants in lines, idle ones that are remembered included."""
     def ahead(self, slot: int) -> tuple[int, int, int]:

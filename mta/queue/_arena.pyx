@@ -377,6 +377,7 @@ cdef class Arena:
     cdef uint64_t *strides          # by tenant
     cdef uint32_t strides_room
     cdef uint64_t times[CLASSES][TIMES]
+    cdef readonly bint met_urgent   # whether any delivery ever was
 
     def __cinit__(self, uint32_t tick=0):
         self.tick = tick
@@ -857,6 +858,21 @@ cdef class Arena:
             self.strides_room = <uint32_t>tenant + 1
         self.strides[tenant] = SCALE // weight
 
+    def urgent(self, uint32_t chain):
+        """How much urgent mail is in a line."""
+        self.check_list(chain)
+        if self.chains[chain].kind != K_LINE:
+            raise ValueError(f"{chain} is no line")
+        cdef uint32_t first = self.lines[self.chains[chain].owner].ring
+        cdef uint32_t share = first
+        cdef uint32_t count = 0
+        while share != NONE:
+            count += self.chains[self.shares[share].lists[URGENT_CLASS]].length
+            share = self.shares[share].ring_next
+            if share == first or count >= AHEAD:
+                break
+        return count
+
     def shares_in_use(self):
         """Tenants in lines, idle ones that are remembered included."""
         return self.shares_kept
@@ -1137,6 +1153,8 @@ cdef class Arena:
     def mark(self, uint32_t slot, uint8_t marks):
         """Set some marks."""
         self.at(slot).marks |= marks
+        if marks & M_URGENT:
+            self.met_urgent = True
 
     def relocate(self, dict moves not None):
         """Give deliveries new references, {old: new}; looks at every slot once. (slots that got one, messages left out)

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from mta.model import Change, Ref, StoreError
+from mta.model import EPOCH_MS, Change, Ref, StoreError
 from mta.net.link import BATCH
 from mta.net.seats import DELIVERED, DOTTED, FREE, GIVEN, MIXED, Row, SeatTable
 from mta.observe.counters import INDEX
@@ -39,6 +39,7 @@ UNKNOWN = "result unknown: a process died during the attempt, which may or may n
 UNJOURNALLED = frozenset({"discard"})  # sites where a second delivery harms nobody
 _MOST_BEGUN = 4096  # jobs in one commit
 _AFTER_FAILURE = 1.0
+_URGENT_ROOM = 16  # more than the window that a courier may have of a site while urgent mail is ready for it
 _RANK = {GIVEN: 0, MIXED: 1, DOTTED: 2, DELIVERED: 3}  # of several seats of one delivery, which one counts
 
 Delivery = tuple[int, int]  # id and part
@@ -95,20 +96,23 @@ class Attempts:
             return
         batches: list[_Batch] = []
         begun = 0
+        now_ms = int(self._clock() * 1000) - EPOCH_MS
         while dirty and begun < _MOST_BEGUN:
-            begun += self._take(dirty.pop(), batches)
+            begun += self._take(dirty.pop(), batches, now_ms)
         if batches:
             self._begin(batches)
 
-    def _take(self, queue: SiteQueue, batches: list[_Batch]) -> int:
+    def _take(self, queue: SiteQueue, batches: list[_Batch], now_ms: int) -> int:
         arena, couriers = self._arena, self._couriers
         count = 0
         while arena.length(queue.ready):
             worker, room = queue.freest(couriers.alive)
             if room <= 0:
+                room = min(room + _URGENT_ROOM, arena.urgent(queue.ready))
+            if room <= 0:
                 break  # results will bring us back
             courier = couriers.by_worker[worker]
-            taken = arena.take(queue.ready, min(room, BATCH), courier.active)
+            taken = arena.take(queue.ready, min(room, BATCH), courier.active, now_ms)
             queue.in_flight[worker] += len(taken)
             seats = self._rows[worker].fill(taken, self._vacant[worker])
             batches.append(_Batch(worker, courier.life, queue, taken, seats))

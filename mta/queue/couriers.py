@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 
 from mta.model import BUSY_IN_ONE_HELLO, LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews
 from mta.net.link import Link
-from mta.queue._arena import Arena
+from mta.queue._arena import URGENT, Arena
 from mta.queue.sites import SiteQueue
 
 Taken = tuple[int, int, int, int, int]  # slot, id, ref, part, attempts
@@ -50,6 +50,7 @@ class Couriers:
     ) -> None:
         self._ends = ends
         self._loop = loop
+        self._arena = arena
         self._life = life
         self._results = results
         self._drained = drained
@@ -79,7 +80,10 @@ class Couriers:
         if worker not in queue.told:
             queue.told.add(worker)
             link.send(SiteNews(queue.number, queue.description(len(self.by_worker)), queue.source))
-        if pending:
+        if self._arena.met_urgent:
+            urgent = [bool(self._arena.marks(job[0]) & URGENT) for job in taken]
+            jobs = tuple([Job(*j, s, pending.get(j[0], ()), u) for j, s, u in zip(taken, seats, urgent, strict=True)])
+        elif pending:
             jobs = tuple([Job(*job, seat, pending.get(job[0], ())) for job, seat in zip(taken, seats, strict=True)])
         else:
             jobs = tuple([Job(*job, seat) for job, seat in zip(taken, seats, strict=True)])

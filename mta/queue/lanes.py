@@ -6,6 +6,7 @@ and what comes beyond counts as nobody's (its envelope still says whose it is).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mta.model import Lane
@@ -14,9 +15,11 @@ MOST: Final = 65_536
 
 
 class Lanes:
-    """Those of one queue."""
+    """Those of one queue. `weighed` hears of each tenant's number and weight before anything of his is in a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Mapping[str, int], weighed: Callable[[int, int], None]) -> None:
+        self._weights = weights
+        self._weighed = weighed
         self.tenants = [""]
         self.pools = [""]
         self._tenants = {"": 0}
@@ -28,7 +31,10 @@ class Lanes:
         known = self._known.get(lane)
         if known is None:
             tenant, pool = lane
+            met = len(self.tenants)
             known = _number(tenant, self.tenants, self._tenants), _number(pool, self.pools, self._pools)
+            if len(self.tenants) > met:
+                self._weighed(known[0], self._weights.get(tenant, 1))
             self._known[lane] = known
         return known
 

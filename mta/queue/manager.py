@@ -19,7 +19,8 @@ from __future__ import annotations
 import math
 import random as chance
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from mta.config.settings import Retry
@@ -43,9 +44,11 @@ from mta.queue.retry import Plan, Schedule
 from mta.queue.routing import Router
 from mta.queue.settling import Settling
 from mta.queue.sites import SiteTable
+from mta.queue.waits import Waits
 from mta.queue.wishes import Wishes
 
 TICKS = 8  # of the arena in a second
+_NO_WEIGHTS: Mapping[str, int] = MappingProxyType({})
 
 
 class Teller(Protocol):
@@ -81,6 +84,7 @@ class QueueManager:
         teller: Teller,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = chance.random,
+        weights: Mapping[str, int] = _NO_WEIGHTS,
     ) -> None:
         self.store = store
         self.retry = retry
@@ -111,7 +115,8 @@ class QueueManager:
         self.attempts = Attempts(self, self.couriers, seats)
         self.wishes = Wishes(self)
         self.aging = Aging(self)
-        self.lanes = Lanes()
+        self.lanes = Lanes(weights, self.arena.set_weight)
+        self.waits = Waits(self.arena, clock())
         self.admission = Admission(self)
         self.by_hand = ByHand(self)
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
@@ -131,6 +136,7 @@ class QueueManager:
             self.extras.ambiguous.discard(slot)
             self.places.route(slot)
         self.wishes.advance(now)
+        self.waits.look(now)
         self.dispatch()
         self.aging.advance(now)
 

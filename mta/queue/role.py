@@ -119,6 +119,7 @@ class Desk:
             couriers=self._couriers,
             seats=start.seats,
             teller=notifier,
+            weights={tenant.name: tenant.weight for tenant in settings.tenant},
         )
         notifier.attach(self.manager, self._store.floor)
         housekeeping = Housekeeping(self.manager)
@@ -180,6 +181,7 @@ class Desk:
                 **{name: arena.count(state) for name, state in STATES.items()},
                 AMBIGUOUS: len(self.manager.extras.ambiguous),  # of the deferred ones
             },
+            "queue_time": self.manager.waits.report(self.manager.clock()),
             "sites": len(self.manager.sites.by_number) - 1,
             "durability": spool.durability,
             **({"interval": spool.interval} if spool.durability == "interval" else {}),

@@ -29,13 +29,15 @@ def laned(world: World) -> dict[tuple[int, int], tuple[object, int]]:
 
 
 def test_names_have_numbers_and_there_are_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Lanes()
+    weighed: list[tuple[int, int]] = []
+    known = Lanes({"b": 3}, lambda tenant, weight: weighed.append((tenant, weight)))
     assert known.numbers(("a", "")) == (1, 0)
     assert known.numbers(("b", "p")) == (2, 1)
     assert known.numbers(("a", "p")) == (1, 1)
     assert [known.lane(*n) for n in ((0, 0), (1, 0), (2, 1), (0, 1))] == [None, ("a", ""), ("b", "p"), ("", "p")]
     monkeypatch.setattr(lanes, "MOST", 3)
     assert known.numbers(("c", "q")) == (0, 2)
+    assert weighed == [(1, 1), (2, 3)]
 
 
 def test_a_lane_is_kept_by_checkpoints() -> None:

@@ -89,7 +89,7 @@ def test_a_long_life_with_many_tenants() -> None:
     both = Both({tenant: chance.randint(1, 20) for tenant in range(40)})
     for tenant in range(300):
         both.push(tenant, chance.choice((0, 1, 1, 2)))
-    for _ in range(6000):
+    for _ in range(2500):
         if len(both.ready) < 400:
             both.push(min(int(chance.expovariate(0.02)), 400), chance.choice((0, 1, 1, 2)))
         if chance.random() < 0.5 or len(both.ready) >= 400:

@@ -6,7 +6,6 @@ Texts with wildcards and regular expressions are matched by functions that the q
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Final
 from mta.history.steps import STATES
 from mta.model import MessageId, id_text
 from mta.queue.filter import (
+    COMPARISONS,
     NUMBERS,
     Both,
     Compares,
@@ -24,10 +24,10 @@ from mta.queue.filter import (
     Is,
     Matches,
     Not,
-    Pattern,
     Vocabulary,
     parse_filter,
 )
+from mta.queue.patterns import Pattern
 
 
 def moment(text: str) -> float:
@@ -46,14 +46,6 @@ ENDED: Final = Vocabulary(
 )
 REFUSED: Final = Vocabulary((), ("session", "client", "helo", "verb", "sender", "recipient", "domain", "class"), _TIMES)
 
-_SIGNS = {
-    operator.eq: "=",
-    operator.ne: "!=",
-    operator.gt: ">",
-    operator.ge: ">=",
-    operator.lt: "<",
-    operator.le: "<=",
-}
 _COLUMNS = {"site": "hop", "domain": "recipient"}  # of words that are not named as their columns
 
 
@@ -88,17 +80,18 @@ def _condition(part: Filter, question: Question, now: float) -> str:
             return "(id = ?)"
         case Is("state", value):
             return f"(state = {STATES.index(str(value))})"
-        case Matches(key, pattern, exact):
-            return _match(key, pattern, exact, question)
+        case Matches(key, pattern):
+            return _match(key, pattern, question)
         case Compares(key, compare, value):
             question.parameters.append(value)
-            return f"coalesce({_number(key, now)} {_SIGNS[compare]} ?, 0)"  # type: ignore[index]
+            return f"coalesce({_number(key, now)} {COMPARISONS[compare]} ?, 0)"
         case Everything():
             return "1"
     raise AssertionError(part)
 
 
-def _match(key: str, pattern: Pattern, exact: str | None, question: Question) -> str:
+def _match(key: str, pattern: Pattern, question: Question) -> str:
+    exact = pattern.exact
     column = _COLUMNS.get(key, key)
     if key == "class":
         column = "class_of(reply)"
@@ -111,7 +104,7 @@ def _match(key: str, pattern: Pattern, exact: str | None, question: Question) ->
 
 
 def _matcher(pattern: Pattern, part: Callable[[str], str]) -> Callable[[object], bool]:
-    return lambda text: isinstance(text, str) and pattern.search(part(text)) is not None
+    return lambda text: isinstance(text, str) and pattern.matches(part(text))
 
 
 def _of_domain(address: str) -> str:

@@ -79,7 +79,7 @@ def id_time_ms(message_id: MessageId) -> int:
 
 def first_id_at(ms: int) -> MessageId:
     """The lowest id that may be made at that time, in milliseconds since the Unix epoch; 0 before there were ids."""
-    return MessageId(max(0, ms - _EPOCH_MS) << (_WORKER_BITS + _SEQUENCE_BITS))
+    return MessageId(max(0, ms - EPOCH_MS) << (_WORKER_BITS + _SEQUENCE_BITS))
 
 
 def id_text(message_id: int) -> str:

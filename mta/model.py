@@ -246,6 +246,8 @@ class Site(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     path: str = ""  # maildir: the template with {domain} and {local}
     connections: int = 20  # at most so many at once, over all couriers
     implicit: bool = False  # the host is the domain itself for want of an MX record
+    messages_per_connection: int = 0  # after so many a connection is closed; 0: any number
+    recipients_per_message: int = 0  # more are sent in several transactions; 0: any number
 
 
 class Source(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -318,7 +320,10 @@ class Jobs(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
 
 
 class SiteNews(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Queue manager to courier: what a site number stands for from now on; `connections` is this courier's share."""
+    """Queue manager to courier: what a site number stands for from now on; `connections` is this courier's share.
+
+    Sent again whenever the share or another limit changes. A share of 0: what waits is given back.
+    """
 
     number: int
     site: Site
@@ -390,7 +395,40 @@ class Bye(msgspec.Struct, frozen=True, array_like=True, tag=7):
     worker: int
 
 
-LinkRecord = Arrivals | Position | Jobs | SiteNews | Results | Hello | Bye
+class Trouble(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What a site did to a connection, or to an attempt to have one; `alive` others of this courier lived on.
+
+    unreachable  no host would have us, and there is no other connection; what waited is given back with the reply
+    refused      one was turned away, or ended by a 421
+    cut          one broke under a mail
+    """
+
+    kind: Literal["unreachable", "refused", "cut"]
+    reply: Reply
+    hop: str = ""
+    alive: int = 0
+
+
+class SiteTraffic(msgspec.Struct, frozen=True, array_like=True):
+    """What a courier saw of one site in the last `seconds`. `limited`: mail waited for more than its share."""
+
+    site: int
+    taken: int
+    answered: int  # transactions; those taken included
+    seconds: float
+    busy: int  # connections with a mail in hand now
+    open: int  # connections
+    limited: bool = False
+    troubles: tuple[Trouble, ...] = ()
+
+
+class Traffic(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """Courier to queue manager: a few times a second while something moves, and at once when there is trouble."""
+
+    sites: tuple[SiteTraffic, ...]
+
+
+LinkRecord = Arrivals | Position | Jobs | SiteNews | Results | Hello | Bye | Traffic
 
 
 # ---- what a store does -----------------------------------------------------------------------------------------

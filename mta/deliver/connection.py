@@ -87,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         "active",
         "ceiling",
         "desk",
+        "given",
         "hop",
         "leaving",
         "offer",
@@ -129,6 +130,7 @@ class Connection(asyncio.BufferedProtocol):
         self._replies = 0  # that the session had read at the last tick
         self.opened: asyncio.Future[Reply | None] = desk.loop.create_future()
         self.works: deque[Work] = deque()
+        self.given = 0  # works, by its pool
         self.active = desk.clock.tick
         self.leaving = False
         self._used = False

@@ -25,6 +25,7 @@ from mta.deliver.maildir import MaildirWriter, system_syncfs
 from mta.deliver.manners import Manners
 from mta.deliver.pool import Pool
 from mta.deliver.report import Report
+from mta.deliver.traffic import Collector, key_of
 from mta.deliver.work import Work
 from mta.model import (
     BUSY_IN_ONE_HELLO,
@@ -86,6 +87,7 @@ class Courier:
             reader=reader,
             resolver=resolver,
             report=self._report,
+            traffic=Collector(loop, self._link.send),
             random=random.Random(),
             clock=Clock(clock_step(settings.delivery)),
             tls=ClientTls(settings.delivery.tls_authorities),
@@ -132,13 +134,16 @@ class Courier:
         if isinstance(record, Jobs):
             self._assign(record)
         elif isinstance(record, SiteNews):
+            key = key_of(record.site)
             self._sites[record.number] = record.site
-            sink = self._sinks.get(_key(record.site))
+            self._desk.traffic.numbers[key] = record.number
+            sink = self._sinks.get(key)
             if sink is not None:
                 sink.update(record.site)
         elif isinstance(record, Hello):
             if record.version != LINK_VERSION:
                 raise RuntimeError(f"queue manager speaks link version {record.version}, not {LINK_VERSION}")
+            self._desk.traffic.numbers.clear()  # those of its predecessor
             self.hello()
 
     def _assign(self, record: Jobs) -> None:
@@ -149,9 +154,9 @@ class Courier:
             for job in record.jobs:
                 self._report.untried(Work(job, 0.0))
             return
-        sink = self._sinks.get(_key(site))
+        sink = self._sinks.get(key_of(site))
         if sink is None:
-            sink = self._sinks[_key(site)] = _SINKS[site.kind](self._desk, self._maildirs, site)
+            sink = self._sinks[key_of(site)] = _SINKS[site.kind](self._desk, self._maildirs, site)
         sink.add(record.jobs)
 
     def _busy(self) -> Iterator[Job]:
@@ -180,10 +185,6 @@ _SINKS: dict[str, Callable[[Desk, Maildirs, Site], Sink]] = {
     "maildir": MaildirSink,
     "discard": lambda desk, maildirs, site: DiscardSink(desk),
 }
-
-
-def _key(site: Site) -> tuple[str, str]:
-    return site.kind, site.name
 
 
 def clock_step(settings: Delivery) -> float:

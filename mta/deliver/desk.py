@@ -12,6 +12,7 @@ from typing import Protocol
 from mta.config.settings import Delivery
 from mta.deliver.manners import BELIEVED, Lesson, Manners
 from mta.deliver.report import Report
+from mta.deliver.traffic import Collector
 from mta.model import Job, Reader, Resolver, Site
 from mta.net.tls import ClientTls
 
@@ -42,6 +43,7 @@ class Desk:
     reader: Reader
     resolver: Resolver
     report: Report
+    traffic: Collector
     random: random.Random
     clock: Clock
     tls: ClientTls

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 
 from mta.deliver.connection import Connection, Owner
 from mta.deliver.desk import Desk
@@ -28,12 +29,23 @@ _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 
 
 class Opener:
-    """Opens the connections of one pool. `shaking` are those that are connected, but not yet ready."""
+    """Opens the connections of one pool. `shaking` are those that are connected, but not yet ready.
 
-    def __init__(self, desk: Desk, owner: Owner, *, strict: bool = False) -> None:
+    `passed_over` hears of the hosts that failed before another one was ready.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        owner: Owner,
+        *,
+        strict: bool = False,
+        passed_over: Callable[[DialFailure], None] = lambda _: None,
+    ) -> None:
         self._desk = desk
         self._strict = strict
         self._owner = owner
+        self._passed_over = passed_over
         self.shaking: set[Connection] = set()
 
     async def open(self, site: Site) -> Connection | list[DialFailure]:
@@ -47,6 +59,8 @@ class Opener:
             for target in found:
                 connection = await self._try(target, lmtp=site.kind == "lmtp")
                 if isinstance(connection, Connection):
+                    for failure in failures:
+                        self._passed_over(failure)
                     return connection
                 failures.append(connection)
         return failures

@@ -14,6 +14,8 @@ Invariants
 - What a server said in a transaction in which it broke the protocol fails nobody.
 - While jobs wait there is a connection, or an attempt to open one. When every host has failed and no
   connection is left, all that waits is deferred together: a dead site costs one attempt, not one a message.
+- There are no more connections than the queue manager gives (`Site.connections`): after a smaller share has come, those
+  too many end with the mail that they have in hand.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from mta.deliver.desk import Desk
 from mta.deliver.fitting import Fitted, Unfitted, fit
 from mta.deliver.manners import Lesson
 from mta.deliver.opener import Opener
-from mta.deliver.outcomes import all_delivered, outcomes_of, untouched
+from mta.deliver.outcomes import all_delivered, outcomes_of, reply_of, untouched
+from mta.deliver.pieces import cut, note, uncut, whole
+from mta.deliver.traffic import Tally
 from mta.deliver.work import Work
 from mta.mail.downgrade import Need
 from mta.model import Job, Outcome, Reply, Site, Status, Stored, StoreError
@@ -43,7 +47,7 @@ _PATIENCE = 0.020  # seconds that the oldest job waits before another connection
 _GROWTH_TICK = 0.005
 _SLOW_OPENING = 1.0  # a connection on its way for longer than this is not waited for
 _MOST_FITTING = 8  # texts that are made fit for a host at once: they may be large
-_GROWTH_PAUSE = 5.0  # after a host refused another connection beside those it has
+_GROWTH_PAUSE = 5.0  # after a host refused another connection, unless the queue manager knows better
 _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 
 
@@ -52,7 +56,7 @@ class Pool:
 
     def __init__(self, desk: Desk, site: Site, *, strict: bool = False, lenient: Pool | None = None) -> None:
         self._desk = desk
-        self._site = site
+        self.site = site
         self._strict = strict
         self._lenient = lenient  # of a strict one: where notices may go that nobody takes with REQUIRETLS
         self._stricter: Pool | None = None  # for the mail of this site that needs it
@@ -60,11 +64,14 @@ class Pool:
         self._waiting: deque[Work] = deque()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._opener = Opener(desk, self, strict=strict)
+        self._opener = Opener(desk, self, strict=strict, passed_over=self._passed_over)
         self._leaving: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._growth = 1
-        self._no_growth_before = 0.0
+        self._most = site.connections  # until `_most_until` the hosts have no room for more than so many
+        self._most_until = 0.0
+        self._tally = Tally(desk.traffic, self)
+        self._narrow = _narrow(site)  # connections may not take whatever there is
         self._opening_since = 0.0
         self._ticking = False
         self._stopping = False
@@ -76,7 +83,7 @@ class Pool:
         self.add_works([Work(job, now) for job in jobs])
 
     def add_works(self, works: Sequence[Work]) -> None:
-        if self._stopping:
+        if self._stopping or not self.site.connections:
             for work in works:
                 self._desk.report.untried(work)
             return
@@ -87,9 +94,23 @@ class Pool:
         self._dispatch()
 
     def update(self, site: Site) -> None:
-        self._site = site
+        self.site = site
+        self._most_until = 0.0
+        self._narrow = _narrow(site) or len(self._connections) > site.connections
         if self._stricter is not None:
             self._stricter.update(site)
+        while self._idle and len(self._connections) > site.connections:
+            self._dismiss(self._idle[0])
+        if not site.connections:
+            self._give_back()
+
+    @property
+    def busy_connections(self) -> int:
+        return len(self._connections) - len(self._idle)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
 
     def busy(self) -> Iterator[Job]:
         for connection in self._connections:
@@ -123,10 +144,7 @@ class Pool:
         self._stopping = True
         if self._stricter is not None:
             self._stricter.stop()
-        for work in (*self._waiting, *self._fitting):
-            self._desk.report.untried(work)
-        self._waiting.clear()
-        self._fitting.clear()
+        self._give_back()
         for task in self._opening:
             task.cancel()
         for connection in list(self._idle):
@@ -138,9 +156,21 @@ class Pool:
         if self._stricter is not None:
             self._stricter.abandon()
 
+    def _give_back(self) -> None:
+        """What waits, untried; what some recipients have got already is no more to be tried by others."""
+        for work in (*self._waiting, *self._fitting):
+            if work.pieces is None:
+                self._desk.report.untried(work)
+            else:
+                self._settled(work, [Outcome(Status.DEFERRED, _STOPPING)])
+        self._waiting.clear()
+        self._fitting.clear()
+
     # ---- what connections ask and tell
 
     def take(self, connection: Connection) -> Work | None:
+        if self._narrow and self._has_had_enough(connection):
+            return None
         while self._waiting:
             work = self._waiting.popleft()
             try:
@@ -149,8 +179,11 @@ class Pool:
                 reply = Reply(0, "4.3.0", f"the message cannot be read from the spool: {error}")
                 self._desk.report.settled(work, [Outcome(Status.DEFERRED, reply)])
             else:
+                if self._narrow:
+                    cut(work, self.site.recipients_per_message)
                 ordinary = stored.size <= connection.ceiling and not work.special
                 if ordinary or self._agrees(work, connection):
+                    connection.given += 1
                     return work
                 if len(self._fitting) >= _MOST_FITTING:
                     return None
@@ -164,12 +197,17 @@ class Pool:
         for n, work in enumerate(work for work in works if work.job.urgent):
             waiting.insert(place + n, work)
 
+    def _has_had_enough(self, connection: Connection) -> bool:
+        """Whether it is to be closed: it has carried its mail, or is one too many."""
+        most = self.site.messages_per_connection
+        return bool(most and connection.given >= most) or len(self._connections) > self.site.connections
+
     def _agrees(self, work: Work, connection: Connection) -> bool:
         """Whether the connection may have the work now; if not, it is elsewhere, or settled."""
         stored = work.stored
         assert stored is not None
         options = stored.envelope.options
-        final = self._site.kind == "lmtp"
+        final = self.site.kind == "lmtp"
         if options is not None and options.require_tls and not (self._strict or final or work.unguarded):
             self._divert(work)
             return False
@@ -181,13 +219,13 @@ class Pool:
         if isinstance(agreed, Need):
             self._make_fit(work, stored, agreed, connection.hop)
         else:
-            self._desk.report.settled(work, [Outcome(Status.FAILED, agreed, connection.hop)], tls=connection.tls)
+            self._settled(work, [Outcome(Status.FAILED, agreed, connection.hop)], tls=connection.tls)
         return False
 
     def _divert(self, work: Work) -> None:
         """To connections under verified TLS (RFC 8689 §4.2.1)."""
         if self._stricter is None:
-            self._stricter = Pool(self._desk, self._site, strict=True, lenient=self)
+            self._stricter = Pool(self._desk, self.site, strict=True, lenient=self)
         work.stored = None
         self._stricter.add_works([work])
 
@@ -206,7 +244,7 @@ class Pool:
         )
         if isinstance(result, Unfitted):
             status = Status.FAILED if result.permanent else Status.DEFERRED
-            self._desk.report.settled(work, [Outcome(status, result.reply, hop)])
+            self._settled(work, [Outcome(status, result.reply, hop)])
             self._desk.loop.call_soon(self._dispatch)
         else:
             work.fitted = result
@@ -218,7 +256,7 @@ class Pool:
             raise error  # a bug of ours shows as an unhandled error of the loop
 
     def rests(self, connection: Connection) -> None:
-        if self._stopping:
+        if self._stopping or (self._narrow and self._has_had_enough(connection)):
             self._dismiss(connection)
         else:
             self._idle.append(connection)
@@ -226,7 +264,10 @@ class Pool:
     def settle(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> None:
         report = self._desk.report
         untimed = bool(work.timed) and connection.offer.deliver_by is None and time.time() * 1000 < work.timed
-        if all_delivered(result):
+        if work.pieces is not None:
+            self._settle_piece(connection, work, result, untimed=untimed)
+        elif all_delivered(result):
+            self._tally.took()
             code, text = result.finals[0] or (0, "")
             said, handed_on = f"{code} {text}", connection.offer.dsn
             report.delivered(work, connection.hop, said, tls=connection.tls, dsn_handed_on=handed_on, untimed=untimed)
@@ -242,11 +283,44 @@ class Pool:
         elif _void(connection, result):
             report.settled(work, [Outcome(Status.DEFERRED, connection.ended, connection.hop)], tls=connection.tls)
         else:
+            self._tally.heard()
             handed_on = connection.offer.dsn
             outcomes = outcomes_of(
                 result, work.members, connection.hop, connection.ended, dsn_handed_on=handed_on, untimed=untimed
             )
             report.settled(work, outcomes, tls=connection.tls)
+
+    def _settle_piece(
+        self, connection: Connection, work: Work, result: _fastparse.TransactionResult, *, untimed: bool
+    ) -> None:
+        """A transaction for some of the recipients is over: the next ones, or the result of all."""
+        if all_delivered(result):
+            self._tally.took()
+            text = reply_of(*(result.finals[0] or (0, "")))
+            handed_on = connection.offer.dsn
+            outcomes: Sequence[Outcome] = [
+                Outcome(Status.DELIVERED, text, connection.hop, dsn_handed_on=handed_on, untimed=untimed)
+            ]
+        elif untouched(result) or _void(connection, result):
+            uncut(work)
+            last = Outcome(Status.DEFERRED, connection.ended, connection.hop)
+            self._desk.report.settled(work, whole(work, last), tls=connection.tls)
+            return
+        else:
+            self._tally.heard()
+            outcomes = outcomes_of(result, work.members, connection.hop, connection.ended)
+        if note(work, work.whole(outcomes)):
+            self._waiting.appendleft(work)
+            self._desk.loop.call_soon(self._dispatch)
+        else:
+            self._desk.report.settled(work, whole(work), tls=connection.tls)
+
+    def _settled(self, work: Work, outcomes: list[Outcome], *, tls: str = "") -> None:
+        """What becomes of a work, and of what is left of one in pieces, without a transaction."""
+        if work.pieces is not None:
+            uncut(work)
+            outcomes = whole(work, outcomes[0])
+        self._desk.report.settled(work, outcomes, tls=tls)
 
     def _deserves_another(self, connection: Connection, work: Work, result: _fastparse.TransactionResult) -> bool:
         """Whether the connection is to be blamed, not the mail, so that another one may be asked at once."""
@@ -255,16 +329,31 @@ class Pool:
         if connection.chokes and (work.fresh or result.mail is not None):
             self._desk.learn(connection.hop, Lesson.PIPELINING, str(connection.ended))
             return True
-        return not work.fresh
+        # One that is ended at its first mail, while others live, was one too many.
+        return not work.fresh or (connection.ended.code == 421 and bool(self._connections))
 
     def closed(self, connection: Connection) -> None:
         self._opener.shaking.discard(connection)
-        self._leaving.discard(connection)
-        self._connections.discard(connection)
+        if connection in self._leaving:
+            self._leaving.discard(connection)
+            self._replace()
+        if connection in self._connections:
+            self._connections.discard(connection)
+            if connection.works and not self._stopping:
+                self._broke(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if self._waiting:
             self._desk.loop.call_soon(self._dispatch)
+
+    def _broke(self, connection: Connection) -> None:
+        """A connection has ended under its mail."""
+        alive = len(self._connections)
+        if connection.ended.code == 421:
+            self._no_more_than(alive)
+            self._tally.trouble("refused", connection.ended, connection.hop, alive)
+        else:
+            self._tally.trouble("cut", connection.ended, connection.hop, alive)
 
     # ---- inside
 
@@ -296,12 +385,28 @@ class Pool:
         self._ticking = True
         self._desk.loop.call_later(_GROWTH_TICK, self._tick)
         if self._may_grow(now):
-            room = self._site.connections - len(self._connections) - len(self._opening)
+            most = self.site.connections
+            self._tally.limited = self._tally.limited or len(self._connections) >= most
+            if now < self._most_until:
+                most = min(most, self._most)
+            room = most - len(self._connections) - len(self._opening) - len(self._leaving)
             self._open(min(self._growth, room, len(self._waiting)))
             self._growth *= 2
 
+    def _no_more_than(self, connections: int) -> None:
+        """So many are what the hosts have room for."""
+        self._growth = 1
+        self._most = max(1, connections)
+        self._most_until = self._desk.loop.time() + _GROWTH_PAUSE
+
+    def _replace(self) -> None:
+        """A connection that has carried its mail is gone: the next one takes its place."""
+        taken = len(self._connections) + len(self._opening) + len(self._leaving)
+        if self._waiting and not self._stopping and taken < self.site.connections:
+            self._open(1)
+
     def _may_grow(self, now: float) -> bool:
-        if not self._connections or now < self._no_growth_before:
+        if not self._connections:
             return False
         if self._opening and now - self._opening_since < _SLOW_OPENING:
             return False
@@ -328,7 +433,7 @@ class Pool:
         self._dispatch()
 
     async def _open_one(self) -> None:
-        opened = await self._opener.open(self._site)
+        opened = await self._opener.open(self.site)
         if isinstance(opened, Connection):
             self._welcome(opened)
         else:
@@ -336,16 +441,29 @@ class Pool:
 
     def _welcome(self, connection: Connection) -> None:
         self._connections.add(connection)
+        if len(self._connections) > self.site.connections:
+            self._narrow = True  # the share became smaller meanwhile
         connection.feed()
+
+    def _passed_over(self, failure: DialFailure) -> None:
+        """A host would not have another connection, and the next one had to be asked."""
+        alive = len(self._connections)
+        if alive and failure.reply.code:
+            self._tally.trouble("refused", failure.reply, failure.hop, alive)
 
     def _all_failed(self, failures: Sequence[DialFailure]) -> None:
         """No host will have us. While another connection lives, that is only a reason not to grow."""
-        self._growth = 1
-        if self._connections or len(self._opening) > 1:
-            self._no_growth_before = self._desk.loop.time() + _GROWTH_PAUSE
-            return
         temporary = [f for f in failures if not f.permanent]
         last = (temporary or failures or [_NO_HOST])[-1]
+        if self._connections or len(self._opening) > 1:
+            alive = len(self._connections)
+            self._no_more_than(alive)
+            if alive and temporary:
+                self._tally.trouble("refused", last.reply, last.hop, alive)
+            return
+        self._growth = 1
+        if temporary and not self._strict:
+            self._tally.trouble("unreachable", last.reply, last.hop, 0)
         status = Status.DEFERRED if temporary else Status.FAILED
         outcome = Outcome(status, last.reply, last.hop)
         while self._waiting:
@@ -354,7 +472,12 @@ class Pool:
                 work.unguarded = True  # RFC 8689 §5: a notice must not be lost for want of REQUIRETLS
                 self._lenient.add_works([work])
             else:
-                self._desk.report.settled(work, [outcome])
+                self._settled(work, [outcome])
+
+
+def _narrow(site: Site) -> bool:
+    """Whether its mail is measured out to connections."""
+    return bool(site.messages_per_connection or site.recipients_per_message)
 
 
 def _void(connection: Connection, result: _fastparse.TransactionResult) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from mta.deliver.fitting import Fitted
 from mta.deliver.handover import Words, asks
 from mta.model import Envelope, Job, Outcome, Reader, Ref, Reply, Status, Stored, part_members
+
+if TYPE_CHECKING:
+    from mta.deliver.pieces import Pieces
 
 
 class Work:
@@ -21,7 +25,8 @@ class Work:
     says more than addresses and size, so that a host must be looked at first (`mta.deliver.agreement`); `words` is what
     is said to it then, `fitted` the text made fit for one, `left_out` what became of recipients whom the host cannot
     serve: they are not among `members` then. `unguarded` tells that a notice of what required TLS goes without, since
-    no host that takes it offers REQUIRETLS (RFC 8689 §5).
+    no host that takes it offers REQUIRETLS (RFC 8689 §5). `pieces` is set where a site
+    does not take all recipients at once: `members` are those of one transaction then.
     """
 
     __slots__ = (
@@ -34,6 +39,7 @@ class Work:
         "left_out",
         "members",
         "notify",
+        "pieces",
         "sender",
         "since",
         "special",
@@ -62,6 +68,7 @@ class Work:
         self.special = False
         self.words: Words | None = None
         self.fitted: Fitted | None = None
+        self.pieces: Pieces | None = None
 
     def open(self, reader: Reader) -> Stored:
         """Read envelope and text; StoreError when they are gone or damaged."""

@@ -105,18 +105,24 @@ class Attempts:
     def _take(self, queue: SiteQueue, batches: list[_Batch], now_ms: int) -> int:
         arena, couriers = self._arena, self._couriers
         count = 0
-        while arena.length(queue.ready):
+        gated = queue.limits.gated and arena.length(queue.ready)
+        most = self._manager.regulator.may_take(queue) if gated else _MOST_BEGUN
+        while most > count and arena.length(queue.ready):
             worker, room = queue.freest(couriers.alive)
             if room <= 0:
                 room = min(room + _URGENT_ROOM, arena.urgent(queue.ready))
             if room <= 0:
                 break  # results will bring us back
             courier = couriers.by_worker[worker]
-            taken = arena.take(queue.ready, min(room, BATCH), courier.active, now_ms)
+            taken = arena.take(queue.ready, min(room, BATCH, most - count), courier.active, now_ms)
             queue.in_flight[worker] += len(taken)
             seats = self._rows[worker].fill(taken, self._vacant[worker])
             batches.append(_Batch(worker, courier.life, queue, taken, seats))
             count += len(taken)
+        if gated:
+            self._manager.regulator.took(queue, count)
+        elif count == most:
+            self._manager.places.dirty.add(queue)  # others first, then more of it
         return count
 
     def _begin(self, batches: list[_Batch]) -> None:
@@ -169,11 +175,12 @@ class Attempts:
                 self._arena.detach(slot)
                 self._manager.places.enqueue(slot, batch.queue, front=True)
 
-    def take_back(self, worker: int, slot: int) -> None:
-        """An active slot is not with its courier any more."""
+    def take_back(self, worker: int, slot: int) -> SiteQueue:
+        """An active slot is not with its courier any more; its site."""
         queue = self._manager.sites.by_number[self._arena.site(slot)]
         queue.in_flight[worker] -= 1
         self._manager.places.dirty.add(queue)
+        return queue
 
     # ---- seats
 
@@ -252,6 +259,7 @@ class Attempts:
         """A courier said Hello. `new`: for the first time in its life; what an earlier one had is accounted for."""
         manager = self._manager
         manager.places.dirty.update(manager.sites.by_number[1:])
+        manager.regulator.share_out_all()
         if new:
             manager.sites.forget_courier(courier.worker)
             self._sweep(courier, busy)

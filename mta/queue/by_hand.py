@@ -62,6 +62,8 @@ class ByHand:
         change = manager.change(slot, "waiting")
         manager.wishes.released(slot)
         manager.places.route(slot, afresh=True)
+        if site := self._arena.site(slot):
+            manager.regulator.probe(manager.sites.by_number[site])
         return change
 
     def release(self, slot: int) -> Change:

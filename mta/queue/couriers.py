@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence, Set
 
-from mta.model import BUSY_IN_ONE_HELLO, LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews
+from mta.model import BUSY_IN_ONE_HELLO, LINK_VERSION, Bye, Hello, Job, Jobs, LinkRecord, Results, SiteNews, Traffic
 from mta.net.link import Link
 from mta.queue._arena import URGENT, Arena
 from mta.queue.sites import SiteQueue
@@ -30,8 +30,8 @@ class Courier:
 
 
 class Couriers:
-    """All of them. The callbacks: results came; a courier said Hello, for the first time in a life or again, with the
-    (id, part) of what it has in hand.
+    """All of them. The callbacks: results came; traffic was told of; a courier said Hello, for the first time in a
+    life or again, with the (id, part) of what it has in hand.
 
     The links are read from `greet` on: what couriers told an earlier life of the queue manager waits in them until
     the queue is recovered. `alive` are the workers that have said Hello: only these are given anything.
@@ -47,6 +47,7 @@ class Couriers:
         results: Callable[[int, Results], None],
         drained: Callable[[], None],
         began: Callable[[Courier, bool, Set[tuple[int, int]]], None],
+        traffic: Callable[[int, Traffic], None],
     ) -> None:
         self._ends = ends
         self._loop = loop
@@ -55,6 +56,7 @@ class Couriers:
         self._results = results
         self._drained = drained
         self._began = began
+        self._traffic = traffic
         self._news = asyncio.Event()
         self.by_worker = {worker: Courier(worker, arena.new_list()) for worker, _ in ends}
         self.alive: list[int] = []
@@ -77,9 +79,10 @@ class Couriers:
     ) -> None:
         """Hand deliveries of a site to a courier; it is told of the site first."""
         link = self.by_worker[worker].link
-        if worker not in queue.told:
-            queue.told.add(worker)
-            link.send(SiteNews(queue.number, queue.description(len(self.by_worker)), queue.source))
+        site = queue.descriptions[worker]
+        if queue.told.get(worker) is not site:
+            queue.told[worker] = site
+            link.send(SiteNews(queue.number, site, queue.source))
         if self._arena.met_urgent:
             urgent = [bool(self._arena.marks(job[0]) & URGENT) for job in taken]
             jobs = tuple([Job(*j, s, pending.get(j[0], ()), u) for j, s, u in zip(taken, seats, urgent, strict=True)])
@@ -97,6 +100,8 @@ class Couriers:
         def receive(record: LinkRecord) -> None:
             if isinstance(record, Results):
                 self._results(courier.worker, record)
+            elif isinstance(record, Traffic):
+                self._traffic(courier.worker, record)
             elif isinstance(record, Hello):
                 self._greeted(courier, record)
             elif isinstance(record, Bye) and courier.worker in self.alive:

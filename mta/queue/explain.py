@@ -29,7 +29,7 @@ class Facts:
     expiry: float  # until it goes back to its sender
     ready_here: int  # deliveries that wait for their turn at the site, this one included
     in_hand: int  # of the site, with couriers
-    window: int  # so many of the site a courier may have in hand
+    window: int  # so many of the site couriers may have in hand
     couriers: int  # that are up
     recovered: bool  # the queue is open
     trouble: str  # why the store takes no notes of attempts; "" where it does
@@ -82,7 +82,7 @@ def _ready(facts: Facts) -> str:
         return "It is ready, but no courier process is up to send it; `mta status` and the log of the server say why."
     before = facts.ready_here - 1
     queue = "it is next" if not before else f"{before} more {_are(before)} ready for it"
-    if facts.in_hand >= facts.window * facts.couriers:
+    if facts.in_hand >= facts.window:
         return f"It waits for its turn at {facts.site}: {facts.in_hand} are on their way there, and {queue}."
     return f"It is about to be sent to {facts.site}: {queue}."
 

@@ -18,7 +18,7 @@ Invariants
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mta.config.settings import Rate
@@ -128,7 +128,8 @@ class SiteLimits:
 
     def spend(self, count: int) -> None:
         """So many were given out."""
-        self.pace.spend(count)
+        if self.pace.per_second:
+            self.pace.spend(count)
 
     def wakes(self, now: float) -> float:
         """When to ask again, if nothing happens; NEVER: when something comes back, or somebody acts."""
@@ -145,10 +146,9 @@ class SiteLimits:
         self, now: float, taken: int, answered: int, seconds: float, busy: int, *, limited: bool, fixed: bool = False
     ) -> None:
         """What a courier tells of the last `seconds`: messages taken, transactions answered, connections busy."""
-        if answered:
-            self.reached()
         if taken:
             self.proven = True
+            self.reached()
         self.pace.worked(now, taken, seconds)
         if not (fixed or self.concurrency.floor == self.concurrency.ceiling):
             self.concurrency.worked(now, answered, seconds, busy, limited=limited)
@@ -221,11 +221,15 @@ class SiteLimits:
         self.paused = None
         self._regate()
 
-    def wake(self, now: float) -> None:
-        """Try now, whatever rules and failures say; a pause by hand stays."""
-        self.cooling = None
+    def probe(self, now: float) -> None:
+        """Try a site that is down now, not at its time; a pause stays."""
         if self.down is not None:
-            self.down = Down(now, self.down.why, self.down.failures, self.down.since)
+            self.down = replace(self.down, until=now)
+
+    def flush(self, now: float) -> None:
+        """End what a rule, or failures, have begun; a pause by hand stays."""
+        self.probe(now)
+        self.cooling = None
         self._regate()
 
     def set_by_hand(self, connections: int, rate: Rate | None) -> None:

@@ -19,11 +19,11 @@ from __future__ import annotations
 import math
 import random as chance
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from mta.config.settings import Retry
+from mta.config.settings import Delivery, Retry, Shape
 from mta.mail.replyclass import ReplyClass
 from mta.model import Change, Kind, MessageId, Ref, Resolver, Store, id_text, id_time_ms, part_members
 from mta.net.seats import SeatTable
@@ -40,6 +40,7 @@ from mta.queue.lanes import Lanes
 from mta.queue.outcome import Verdict
 from mta.queue.places import Places
 from mta.queue.reasons import Reasons
+from mta.queue.regulator import Regulator
 from mta.queue.retry import Plan, Schedule
 from mta.queue.routing import Router
 from mta.queue.settling import Settling
@@ -85,6 +86,8 @@ class QueueManager:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = chance.random,
         weights: Mapping[str, int] = _NO_WEIGHTS,
+        shapes: Sequence[Shape] = (),
+        delivery: Delivery = Delivery(),  # noqa: B008 (frozen)
     ) -> None:
         self.store = store
         self.retry = retry
@@ -100,7 +103,8 @@ class QueueManager:
         self.extras = Extras()
         self.settling = Settling(self)
         self.couriers = couriers(self)
-        self.sites = SiteTable(self.arena, list(self.couriers.by_worker))
+        self.regulator = Regulator(self, shapes, delivery)
+        self.sites = SiteTable(self.arena, list(self.couriers.by_worker), self.regulator.limits)
         self.places = Places(
             arena=self.arena,
             sites=self.sites,
@@ -110,6 +114,7 @@ class QueueManager:
             clock=clock,
             failed=self.settling.no_route,
             routed=self.dispatch,
+            met=self.regulator.met,
         )
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
@@ -137,6 +142,7 @@ class QueueManager:
             self.places.route(slot)
         self.wishes.advance(now)
         self.waits.look(now)
+        self.regulator.advance(now)
         self.dispatch()
         self.aging.advance(now)
 

@@ -31,7 +31,8 @@ class _LookingUp(NamedTuple):
 
 
 class Places:
-    """Routes deliveries. `failed` hears of those whose domain has no place; `routed` that some may go out."""
+    """Routes deliveries. `failed` hears of those whose domain has no place; `routed` that some may go out,
+    `met` where the mail for a domain goes."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Places:
         clock: Callable[[], float],
         failed: Callable[[int, LookupFailure], None],
         routed: Callable[[], None],
+        met: Callable[[SiteQueue, str], None],
     ) -> None:
         self._arena = arena
         self._sites = sites
@@ -53,6 +55,7 @@ class Places:
         self._clock = clock
         self._failed = failed
         self._routed = routed
+        self._met = met
         self.held = arena.new_list()
         self.resolving = arena.new_list()
         self.domains: list[bytes] = []
@@ -126,6 +129,7 @@ class Places:
         if len(self._routes) > _ROUTES_KEPT:
             self._routes.clear()
         self._routes[number] = queue, until
+        self._met(queue, self.domains[number].decode("ascii", "backslashreplace"))
 
     def _await_route(self, slot: int, number: int, domain: str) -> None:
         lookup = self._lookups.get(number)

@@ -120,6 +120,8 @@ class Desk:
             seats=start.seats,
             teller=notifier,
             weights={tenant.name: tenant.weight for tenant in settings.tenant},
+            shapes=settings.shape,
+            delivery=settings.delivery,
         )
         notifier.attach(self.manager, self._store.floor)
         housekeeping = Housekeeping(self.manager)
@@ -137,6 +139,7 @@ class Desk:
             results=manager.settling.came,
             drained=manager.dispatch,
             began=lambda courier, new, busy: manager.attempts.courier_said(courier, new, busy),
+            traffic=lambda worker, traffic: manager.regulator.heard(worker, traffic),
         )
 
     async def recover(self) -> None:

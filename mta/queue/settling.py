@@ -47,12 +47,14 @@ class Settling:
             if not arena.holds(slot, result.id, result.part) or arena.state(slot) != _arena.ACTIVE:
                 strangers.append(result)
                 continue
-            attempts.take_back(worker, slot)
+            queue = attempts.take_back(worker, slot)
             if result.outcomes or slot in doomed:
                 self._apply(worker, slot, result)
             else:
                 changes.append(manager.finish(slot))
                 seats.append(result.seat)
+                if queue.limits.gated:
+                    manager.regulator.delivered(queue)
         if changes:
             manager.store.record_soon(changes, partial(attempts.free, worker, seats))
         if strangers:
@@ -83,8 +85,10 @@ class Settling:
         verdict = judge(outcomes=result.outcomes)
         if verdict.untried:
             self.again(slot)
-        else:
-            self.settle(slot, verdict)
+            return
+        if site := self._arena.site(slot):
+            manager.regulator.judged(manager.sites.by_number[site], verdict)
+        self.settle(slot, verdict)
 
     def no_route(self, slot: int, failure: LookupFailure) -> None:
         """DNS says that this domain has no place, or none that can be found now."""

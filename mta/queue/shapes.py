@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from mta.config.settings import NO_RATE, CoolDown, Rate, Shape
@@ -40,6 +40,10 @@ class Shaping:
     def fixed(self) -> bool:
         """Nothing is learned about connections."""
         return self.floor == self.ceiling
+
+    def unlearned(self) -> Shaping:
+        """The same where nothing is to be learned: as many connections as there may be, at once."""
+        return replace(self, floor=self.ceiling, start=self.ceiling)
 
     def cool_down(self, reply: Reply) -> tuple[CoolDown, str] | None:
         """What a reply calls for, and the place of the rule."""

@@ -18,6 +18,7 @@ from mta.deliver.courier import clock_step
 from mta.deliver.desk import Clock, Desk, Sink
 from mta.deliver.manners import Manners
 from mta.deliver.report import Report
+from mta.deliver.traffic import Collector
 from mta.model import (
     Envelope,
     Hop,
@@ -35,6 +36,7 @@ from mta.model import (
     Status,
     Stored,
     StoreError,
+    Traffic,
 )
 from mta.net.tls import ClientTls
 from mta.observe.counters import Table
@@ -149,6 +151,7 @@ class Rig:
         self.resolver = FakeResolver()
         self.results: list[Result] = []
         self.packets: list[Results] = []
+        self.traffic: list[Traffic] = []
         self.table = Table(1)
         self.maillog = MailLog(self.log, partial(loop.call_later, 0.005))
         self.desk = Desk(
@@ -165,6 +168,7 @@ class Rig:
                 send=self._collect,
                 states=memoryview(bytearray(1)),
             ),
+            traffic=Collector(loop, self.traffic.append),
             random=random.Random(1),
             clock=Clock(clock_step(delivery)),
             tls=ClientTls(delivery.tls_authorities),

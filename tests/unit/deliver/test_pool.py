@@ -351,7 +351,7 @@ def test_equal_preferences_are_shuffled(tmp_path: Path) -> None:
     async def main() -> None:
         site = smtp_site((1, "a"), (1, "b"), (1, "c"), (0, "first"), (9, "last"), port=25)
         async with rig(tmp_path, site=site) as (_, pool):
-            orders = {tuple(h.host for h in pool._opener._ordered(pool._site)) for _ in range(200)}
+            orders = {tuple(h.host for h in pool._opener._ordered(pool.site)) for _ in range(200)}
             assert len(orders) == 6
             assert all(o[0] == "first" and o[-1] == "last" for o in orders)
 

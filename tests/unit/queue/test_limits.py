@@ -261,7 +261,7 @@ def test_an_operators_pause_holds_over_everything() -> None:
     site = limits()
     site.pause(NEVER, "maintenance", "ann")
     site.unreachable(0.0, 5.0, "refused")
-    site.wake(1.0)
+    site.flush(1.0)
     assert site.allowed(2.0, 0) == 0
     assert site.wakes(2.0) == NEVER
     assert site.state(2.0).who == "ann"

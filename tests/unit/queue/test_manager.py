@@ -30,7 +30,7 @@ def test_couriers_share_the_work_and_have_no_more_than_the_window() -> None:
     world = World()
     for number in range(1, 500):
         world.arrive(number, b"a@x.example")
-    window = world.manager.sites.by_number[1].window
+    window = world.manager.sites.by_number[1].windows[2]
     assert [sum(w == worker for w, _ in world.couriers.given) for worker in (2, 3)] == [window, window]
     world.result(world.couriers.given[0])
     assert len(world.couriers.given) == 2 * window + 1

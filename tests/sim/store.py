@@ -24,6 +24,7 @@ from mta.model import (
     Ref,
     Stored,
     StoreError,
+    lane_of,
     part_domains,
     wants_of,
 )
@@ -115,7 +116,8 @@ class MemoryStore:
     def _news(self, ref: int) -> Queued:
         message_id, envelope = self._envelopes[ref]
         domains = tuple(part_domains(envelope.recipients))
-        return Queued(id=message_id, ref=ref, size=1, domains=domains, wants=wants_of(envelope))
+        wants, lane = wants_of(envelope), lane_of(envelope)
+        return Queued(id=message_id, ref=ref, size=1, domains=domains, wants=wants, lane=lane)
 
     def _soon(self, write: Callable[[], None], told: Callable[[], None] | None) -> None:
         if not self._batch:

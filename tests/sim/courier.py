@@ -202,7 +202,11 @@ class _Pool:
         self._dispatch()
 
     def add(self, jobs: tuple[Job, ...]) -> None:
-        self._waiting.extend(jobs)
+        urgent = [job for job in jobs if job.urgent]
+        self._waiting.extend(job for job in jobs if not job.urgent)
+        place = next((n for n, job in enumerate(self._waiting) if not job.urgent), len(self._waiting))
+        for n, job in enumerate(urgent):
+            self._waiting.insert(place + n, job)
         self._dispatch()
 
     def busy(self) -> Iterator[Job]:

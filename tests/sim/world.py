@@ -84,6 +84,7 @@ class World:
         step: float = 0.125,
         mx: Mapping[str, Sequence[str]] | None = None,
         connections: int = 20,
+        weights: Mapping[str, int] | None = None,
         **retry: float,
     ) -> None:
         self.loop = TimeLoop()
@@ -105,6 +106,7 @@ class World:
         self.seats = SeatTable(None, len(_WORKERS), "")
         self.retry = Retry(**{name: Seconds(value) for name, value in retry.items()})
         self._connections = connections
+        self._weights = weights or {}
         self.wires = {worker: Wire(self.loop) for worker in _WORKERS}
         around = Surroundings(self.loop, hosts, self.store, self._taken, self._doubt, self.random.random)
         self._around = around
@@ -129,6 +131,7 @@ class World:
             teller=notifier,
             clock=self.clock,
             random=self.random.random,
+            weights=self._weights,
         )
         notifier.attach(self.manager, self._ids.next(int(self.clock() * 1000)))
         self.operator = Operator(self.manager, dict)

@@ -84,3 +84,10 @@ class MailLog:
             fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             os.dup2(fd, self._fd, inheritable=False)
             os.close(fd)
+
+    def close(self) -> None:
+        """Whatever is said later is lost."""
+        self.flush()
+        if self._path is not None:
+            os.close(self._fd)
+            self._fd = -1

@@ -35,16 +35,28 @@ RFC 6152, RFC 3030 (CHUNKING and BINARYMIME), RFC 2033 (LMTP).
 from __future__ import annotations
 
 import base64
-import enum
-from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable
+from typing import Final, cast
 
 from mta.protocol.commands import BLANKS, COMMANDS, LMTP_COMMANDS, TOO_LARGE, UNKNOWN, decoded, on_rare
-from mta.protocol.extensions import BASIC, EXTENSIONS, Extension
+from mta.protocol.extensions import EXTENSIONS
 from mta.protocol.lines import LineReader
 from mta.protocol.parameters import MailOptions
 from mta.protocol.paths import parse_path
-from mta.protocol.tape import TLS_BEGAN, Taken, Tape
+from mta.protocol.server_config import ServerConfig
+from mta.protocol.server_state import (
+    AUTH,
+    BODY,
+    CLOSE,
+    DISCARD,
+    MESSAGE,
+    OUTPUT,
+    SLOW,
+    STARTTLS,
+    ServerState,
+    State,
+)
+from mta.protocol.tape import TLS_BEGAN, Taken
 from mta.protocol.text import ExactReader, TextReader, fault_reply
 
 __all__ = [
@@ -63,140 +75,12 @@ __all__ = [
     "parse_path",
 ]
 
-# In the order in which the caller handles them.
-OUTPUT: Final = 1
-DISCARD: Final = 2
-BODY: Final = 4
-MESSAGE: Final = 8
-STARTTLS: Final = 16
-CLOSE: Final = 32
-AUTH: Final = 64
-SLOW: Final = 1024
-
-LONGEST_AUTH_LINE: Final = 12_290  # RFC 4954 §4, with the CRLF
 KEPT_LIMIT: Final = 1 << 20
 SHOWN_LINE: Final = 512  # octets of a refused command that are passed on
 
 
-class State(enum.Enum):
-    """What the next input is."""
-
-    COMMANDS = enum.auto()
-    TEXT = enum.auto()
-    CHUNK = enum.auto()  # the octets behind BDAT, kept or dropped
-    PARKED = enum.auto()  # kept until resume()
-    AUTHENTICATING = enum.auto()  # kept until the caller has judged what the client said
-    RESPONSE = enum.auto()  # a response to a challenge
-    HANDSHAKE = enum.auto()  # plaintext behind STARTTLS, dropped (RFC 3207 §6)
-    SLOWED = enum.auto()  # kept until wake()
-    CLOSED = enum.auto()  # of no interest
-
-
-class ServerConfig:
-    """What all sessions of a listener share. Sizes in octets.
-
-    What the caller may add gets the `owner` of the session: `gate` refuses a MAIL, or returns b""; `refused` gets each
-    refusal and the command line it answers ("DATA", "AUTH" where it is none), and returns what to say instead;
-    `commands` answer further verbs, of which `keywords` tell the client.
-    """
-
-    def __init__(
-        self,
-        *,
-        hostname: bytes,
-        message_size: int,
-        recipients: int,
-        errors: int = 20,
-        slow_errors: int = 0,
-        idle_commands: int = 0,
-        mails: int = 0,
-        line: int = 2048,
-        chunk: int = 262144,
-        starttls: bool = False,
-        mechanisms: bytes = b"",
-        mechanisms_tls: bytes = b"",
-        judge_sender: Callable[[bytes, str], bytes] | None = None,
-        chunking: bool = False,
-        lmtp: bool = False,
-        ascii_mailbox: Callable[[bytes], bytes] | None = None,
-        clock: Callable[[], int] | None = None,
-        hold: int = 0,
-        deliver_by: int = 0,
-        offers: int = BASIC,
-        gate: Callable[[Any], bytes] | None = None,
-        refused: Callable[[Any, bytes, bytes], bytes] | None = None,
-        commands: Mapping[bytes, Callable[[Any, bytes], bytes]] | None = None,
-        keywords: tuple[bytes, ...] = (),
-        tape: int = 0,
-    ) -> None:
-        if min(message_size, recipients, errors, line, chunk) < 1:
-            raise ValueError("the limits of a session are numbers above zero")
-        Tape(tape)  # which says if it is too short
-        self.tape = tape
-        self.refuse_mail = b""
-        self.hostname = hostname
-        self.message_size: int = message_size
-        self.recipients: int = recipients
-        self.errors = errors
-        self.slow_errors = slow_errors
-        self.idle_commands = idle_commands
-        self.mails = mails
-        self.line = max(line, LONGEST_AUTH_LINE) if mechanisms or mechanisms_tls else line
-        self.chunk = chunk
-        self.starttls = starttls
-        self.mechanisms = mechanisms
-        self.mechanisms_tls = mechanisms_tls
-        self.judge_sender = judge_sender
-        self.ascii_mailbox = ascii_mailbox
-        if clock is None and Extension(offers) & (Extension.FUTURERELEASE | Extension.DELIVERBY):
-            raise ValueError("FUTURERELEASE and DELIVERBY need a clock")
-        self.clock = clock or (lambda: 0)
-        self.hold: int = hold
-        self.deliver_by: int = deliver_by
-        self.offers = offers | (Extension.CHUNKING | Extension.BINARYMIME if chunking else 0)
-        self.chunking = Extension.CHUNKING in Extension(self.offers)
-        self.lmtp = lmtp
-        self.gate = gate
-        self.refused = refused
-        self.commands = commands or {}
-        self.keywords = keywords
-        self.greeting = b"220 %b %b\r\n" % (hostname, b"LMTP" if lmtp else b"ESMTP")
-
-    def offered_mechanisms(self, tls: bool) -> bytes:
-        return self.mechanisms_tls if tls else self.mechanisms
-
-
-class ServerSession:
+class ServerSession(ServerState):
     """One connection from a client."""
-
-    def __init__(self, config: ServerConfig, judge: Callable[[bytes], bytes]) -> None:
-        self.config = config
-        self.judge = judge
-        self.tape = Tape(config.tape)
-        self.owner: Any = None
-        self.helo = b""
-        self.esmtp = False
-        self.tls = False
-        self.user = ""
-        self.spoke = False
-        self.errors = 0
-        self.idle_commands = 0  # since the last message
-        self.mails = 0  # MAIL commands, refused ones too (RFC 9422 §4.1)
-        self.lines = 0
-        self.about = b""  # what a refusal answers
-        self._state = State.COMMANDS
-        self._flags = 0
-        self._output = bytearray()
-        self._line = LineReader(config.line)
-        self._kept = b""
-        self._farewell: bytes | None = None  # goes out behind the reply to the parked message
-        self._busy = False
-        self._auth: tuple[bytes, bytes | None] = (b"", None)
-        self._commands = LMTP_COMMANDS if config.lmtp else COMMANDS
-        self._chunk_left = 0
-        self._chunk_last = False
-        self.chunked = False
-        self.reset()
 
     # ---- what the connection does ----
 
@@ -319,109 +203,7 @@ class ServerSession:
     def marked(self) -> bool:
         return self.tape.marked
 
-    @property
-    def body_size(self) -> int:
-        return self._text.size
-
-    @property
-    def parked(self) -> bool:
-        return self._state in (State.PARKED, State.AUTHENTICATING, State.SLOWED)
-
-    @property
-    def slowed(self) -> bool:
-        return self._state is State.SLOWED
-
-    @property
-    def in_data(self) -> bool:
-        return self._state in (State.TEXT, State.CHUNK)
-
-    # ---- output and flags ----
-
-    def _enter(self) -> None:
-        if self._busy:
-            raise RuntimeError("a session is not called from inside its judge")
-        self._busy = True
-
-    def _raised(self) -> int:
-        flags, self._flags = self._flags, 0
-        if self._output:
-            flags |= OUTPUT
-        if len(self._text.kept) > self.config.chunk and not self.parked:
-            flags |= BODY
-        return flags
-
-    # What the commands are made of: `say`, `refuse`, `end`, `lose_track`, `reset` and what begins with `begin`.
-
-    def say(self, reply: bytes) -> None:
-        self._reply(reply + b"\r\n")
-
-    def _reply(self, reply: bytes) -> None:
-        if reply:
-            self.tape.replied(reply.removesuffix(b"\r\n"))
-            self._output += reply
-
-    def refuse(self, reply: bytes) -> None:
-        """Say it and count it."""
-        self.put_off(reply)
-        self.errors += 1
-        if self.errors >= self.config.errors:
-            self.end_with(b"421 4.7.0 Too many errors, closing the connection")
-        elif self.config.slow_errors and self.errors >= self.config.slow_errors:
-            self._state = State.SLOWED
-            self._flags |= SLOW
-
-    def put_off(self, reply: bytes) -> None:
-        """Say it; it is no fault of the client."""
-        self._reply(self._named(reply + b"\r\n"))
-
-    def end_with(self, refusal: bytes) -> None:
-        self.end(self._named(refusal + b"\r\n"))
-
-    def idle(self, reply: bytes) -> None:
-        """The answer to a command that moves no mail."""
-        self.idle_commands += 1
-        if 0 < self.config.idle_commands < self.idle_commands:
-            self.end_with(b"421 4.7.0 Too many commands and no mail, closing the connection")
-        else:
-            self.say(reply)
-
-    def _named(self, reply: bytes) -> bytes:
-        """A refusal as the caller wants it said, who may note it."""
-        return reply if self.config.refused is None else self.config.refused(self.owner, reply, self.about)
-
-    def end(self, reply: bytes) -> None:
-        self._flags &= ~SLOW
-        self._flags |= CLOSE | (DISCARD if self.chunked or self._state is State.TEXT else 0)
-        self._state = State.CLOSED
-        self._text.kept.clear()
-        self._reply(reply)
-
-    def lose_track(self, reply: bytes) -> None:
-        """A BDAT that cannot be understood: what follows may be text as well as commands, so nothing is read of it."""
-        self.refuse(reply)
-        if self._state is not State.CLOSED:
-            self.end_with(b"421 4.7.0 What follows cannot be told from a text, closing the connection")
-
-    def reset(self) -> None:
-        """Forget the transaction."""
-        if self.chunked:
-            self._flags |= DISCARD
-        self.chunked = False  # a BDAT has come in this transaction
-        self.forget_refusal()
-        self.in_transaction = False
-        self.sender = b""
-        self.recipients: list[bytes] = []
-        self.eight_bit = False
-        self.binary = False
-        self.options: MailOptions | None = None
-        self._text: TextReader | ExactReader = TextReader(self.config.message_size)
-
-    def forget_refusal(self) -> None:
-        self._chunk_refusal = b""  # what all chunks get until the transaction is over
-        self._refusal_told = False
-
-    def begin_text(self) -> None:
-        self._state = State.TEXT
+    # ---- input ----
 
     def begin_chunk(self, size: int, *, last: bool, refusal: bytes) -> None:
         """Read so many octets. With a refusal, or after one, they are dropped."""
@@ -435,18 +217,6 @@ class ServerSession:
             self._text.kept.clear()
         if not size:
             self._chunk_ended()
-
-    def begin_handshake(self) -> None:
-        self.reset()
-        self._state = State.HANDSHAKE
-        self._flags |= STARTTLS
-
-    def begin_auth(self, mechanism: bytes, response: bytes | None) -> None:
-        self._state = State.AUTHENTICATING
-        self._flags |= AUTH
-        self._auth = (mechanism, response)
-
-    # ---- input ----
 
     def _parse(self, data: bytes) -> bytes:
         """Returns what was not read: nothing, unless the session is parked."""
@@ -505,7 +275,7 @@ class ServerSession:
         else:
             self.about = line.command[:SHOWN_LINE]
             verb, _, argument = line.command.rstrip(BLANKS).partition(b" ")
-            handle = self._commands.get(verb.upper())
+            handle = (LMTP_COMMANDS if self.config.lmtp else COMMANDS).get(verb.upper())
             if handle is not None:
                 handle(self, argument)
             elif not on_rare(self, verb.upper(), argument):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kit.dialogs import unescape
+from tests.kit.dialog_files import fill
 
 FOLDER = Path(__file__).resolve().parents[1] / "client_dialogs"
 
@@ -96,16 +96,7 @@ _ROWS = {
 
 
 def load(path: Path) -> Dialog:
-    dialog = Dialog(path.stem)
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
-        if not line or line.startswith("#"):
-            continue
-        mark, _, rest = line.partition(":")
-        try:
-            _ROWS[mark](dialog, unescape(rest.removeprefix(" ")))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path.name}, line {number}: {line!r} is not understood: {error!r}") from error
-    return dialog
+    return fill(Dialog(path.stem), path, _ROWS)
 
 
 def load_all() -> list[Dialog]:

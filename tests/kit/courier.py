@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -154,6 +155,7 @@ class Rig:
         self.traffic: list[Traffic] = []
         self.table = Table(1)
         self.maillog = MailLog(self.log, partial(loop.call_later, 0.005))
+        weakref.finalize(self, self.maillog.close)  # tests read the log when the loop has ended
         self.desk = Desk(
             loop=loop,
             settings=delivery,

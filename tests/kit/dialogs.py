@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.conversation import HOSTNAME, Message
+from tests.kit.dialog_files import fill
 
 FOLDER = Path(__file__).resolve().parents[1] / "dialogs"
 
-_REPEAT = re.compile(r"\\\{(.+?)\*(\d+)\}")
 _PATH = re.compile(rb'<((?:"(?:[^"\\]|\\.)*"|[^>])*)>')
 
 
@@ -45,26 +45,11 @@ class Dialog:
 
 
 def load(path: Path) -> Dialog:
-    dialog = Dialog(path.stem)
-    for number, line in enumerate(path.read_text("ascii").split("\n"), 1):
-        if not line or line.startswith("#"):
-            continue
-        mark, _, rest = line.partition(":")
-        try:
-            _ROWS[mark](dialog, unescape(rest.removeprefix(" ")))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{path.name}, line {number}: {line!r} is not understood: {error!r}") from error
-    return dialog
+    return fill(Dialog(path.stem), path, _ROWS)
 
 
 def load_all() -> list[Dialog]:
     return [load(path) for path in sorted(FOLDER.glob("*.txt"))]
-
-
-def unescape(text: str) -> bytes:
-    """\\r \\n \\0 \\t \\\\ \\xHH as in Python, and \\{text*N} for text N times."""
-    text = _REPEAT.sub(lambda found: found[1] * int(found[2]), text)
-    return text.encode("ascii").decode("unicode_escape").encode("latin-1")
 
 
 def _turn(dialog: Dialog) -> Turn:

@@ -1,5 +1,6 @@
 """The mail log: whole lines, nothing from outside can forge one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -52,3 +53,15 @@ def test_reopening_follows_a_rotated_file(tmp_path: Path) -> None:
     log("ID2", "received", "")
     assert "ID1" in (tmp_path / "mail.log.1").read_text()
     assert "ID2" in (tmp_path / "mail.log").read_text()
+
+
+def test_a_closed_log_has_all_that_was_said_and_no_descriptor(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    log = MailLog(tmp_path / "mail.log", lambda flush: None)
+    log("ID1", "received", "")
+    log.close()
+    log("ID2", "received", "")
+    log.flush()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert "ID1" in (tmp_path / "mail.log").read_text()
+    assert "ID2" not in (tmp_path / "mail.log").read_text()

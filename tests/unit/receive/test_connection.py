@@ -43,6 +43,8 @@ from mta.receive.tls import CIPHERTEXT, TlsSide
 TEXT = b"Subject: x\r\n\r\nhello\r\n"
 ENVELOPE = b"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@own.example>\r\nDATA\r\n"
 
+NOWHERE = MailLog(Path("/dev/null"))  # one for all tests: a log is open as long as its process
+
 
 class FakeBody:
     def __init__(self, store: "FakeStore") -> None:
@@ -112,7 +114,7 @@ class World:
             hostname="mx.own.example",
             domains=domains,
             counters=self.counters,
-            maillog=MailLog(Path("/dev/null")),
+            maillog=NOWHERE,
             announce=self.announce,
             position=lambda: 77,
         )
@@ -124,7 +126,7 @@ class World:
             admission=Admission(
                 "test", limits, TallyTable(1).born(0), trusts=lambda client: False, now=lambda: int(time.monotonic())
             ),
-            refusals=Refusals(IdSource(1), MailLog(Path("/dev/null")), Rate(100, 60), self.intake.count),
+            refusals=Refusals(IdSource(1), NOWHERE, Rate(100, 60), self.intake.count),
             hostname="mx.own.example",
             chunk=chunk,
             relay=RelayControl([ipaddress.ip_network("192.0.2.0/24")], domains),

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
     _log_parser(_verb(verbs, common, "log", "what became of mail that is no longer queued"), common)
+    _suppress_parser(_verb(verbs, common, "suppress", "the addresses that are not written to"), common)
     _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)
     _user_parser(_verb(verbs, common, "user", "who may log in: the users file"), common)
     return parser
@@ -88,6 +89,33 @@ def _send_parser(send: argparse.ArgumentParser) -> None:
         "-t", dest="recipients", required=True, action="append", metavar="ADDRESS", help="may be repeated"
     )
     send.add_argument("--server", default="127.0.0.1:25", metavar="HOST:PORT", help="default: %(default)s")
+
+
+def _suppress_parser(suppress: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    actions = suppress.add_subparsers(dest="action", required=True, metavar="ACTION")
+    texts = {
+        "list": "one line an entry; a pattern chooses addresses: '*@example.net'",
+        "add": "put addresses on the list; '-' reads them from standard input, '@DOMAIN' is all of a domain",
+        "remove": "take addresses off; '-' reads them from standard input",
+        "check": "whether an address is on it, for the tenant or for everybody; exit code 1 if not",
+        "export": "all entries as CSV",
+    }
+    for name, text in texts.items():
+        action = actions.add_parser(name, help=text, description=text, parents=[common])
+        action.add_argument(
+            "--tenant", metavar="NAME", help="whose list; '*' is everybody's (default: nobody's, or all)"
+        )
+        if name == "list":
+            action.add_argument("pattern", nargs="?", default="", metavar="PATTERN")
+        if name in ("add", "remove"):
+            action.add_argument("addresses", nargs="+", metavar="ADDRESS")
+        if name == "check":
+            action.add_argument("address", metavar="ADDRESS")
+        if name in ("list", "check"):
+            action.add_argument("--json", action="store_true", help="for programs")
+        if name == "add":
+            action.add_argument("--reason", metavar="TEXT", help="why; senders are told")
+            action.add_argument("--for", dest="keep", metavar="DURATION", help="30d, for instance; default: for ever")
 
 
 def _spool_parser(spool: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

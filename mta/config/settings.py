@@ -409,6 +409,18 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """[suppression]: addresses that are not written to any more, for each tenant; see `mta suppress`."""
+
+    classes: tuple[Blame, ...] = key(
+        "What a host must blame when it refuses a recipient for good, so that later mail for him fails at once:"
+        ' ["unknown-user", "disabled-user"] are worth it for bulk mail. Empty: only what operators add.',
+        (),
+    )
+    keep: Seconds = key("How long such an address stays on the list; 0: for ever.", Seconds(180 * 86400.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Notices:
     """[notices]: what senders are told of their mail."""
 
@@ -623,6 +635,7 @@ class Settings:
     route: tuple[Route, ...] = ()
     retry: Retry = Retry()
     notices: Notices = Notices()
+    suppression: Suppression = Suppression()
     dns: Dns = Dns()
     limits: Limits = Limits()
     delivery: Delivery = Delivery()

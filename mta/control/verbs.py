@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from mta.control import suppress
 from mta.control.access import Peer, Role
 from mta.control.protocol import VERSION, Json
 
@@ -65,6 +66,8 @@ class Operator(Protocol):
 
     @property
     def status(self) -> Callable[[], Json]: ...
+    @property
+    def suppression(self) -> suppress.SuppressionDesk: ...
     async def count(self, words: Sequence[str]) -> int: ...
     def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
     async def show(self, text: str) -> Json | None: ...
@@ -134,5 +137,9 @@ VERBS: dict[str, Verb] = {
     "queue.delete": _on_messages("admin", lambda operator: operator.delete),
     "queue.expire": _on_messages("admin", lambda operator: operator.expire),
     "queue.hold": _on_messages("admin", lambda operator: operator.hold),
+    "suppress.list": Verb("viewer", suppress.entries),
+    "suppress.check": Verb("viewer", suppress.check),
+    "suppress.add": Verb("admin", suppress.add),
+    "suppress.remove": Verb("admin", suppress.remove),
     "queue.release": _on_messages("admin", lambda operator: operator.release),
 }

@@ -45,6 +45,7 @@ from mta.queue.retry import Plan, Schedule
 from mta.queue.routing import Router
 from mta.queue.settling import Settling
 from mta.queue.sites import SiteTable
+from mta.queue.suppression import Suppression
 from mta.queue.waits import Waits
 from mta.queue.wishes import Wishes
 
@@ -83,6 +84,7 @@ class QueueManager:
         couriers: Callable[[QueueManager], Couriers],
         seats: SeatTable,
         teller: Teller,
+        suppression: Suppression | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = chance.random,
         weights: Mapping[str, int] = _NO_WEIGHTS,
@@ -126,6 +128,9 @@ class QueueManager:
         self.by_hand = ByHand(self)
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
         self.messages = 0
+        self.suppression = suppression
+        if suppression is not None:
+            suppression.attach(self)
 
     # ---- time
 
@@ -143,6 +148,8 @@ class QueueManager:
         self.wishes.advance(now)
         self.waits.look(now)
         self.regulator.advance(now)
+        if self.suppression is not None:
+            self.suppression.advance(now)
         self.dispatch()
         self.aging.advance(now)
 

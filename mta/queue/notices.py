@@ -95,6 +95,8 @@ class Notifier:
         kind = manager.sites.by_number[manager.arena.site(slot)].site.kind
         until = manager.wishes.ends(slot) if verdict.warn else 0.0
         telling = choose(stored.envelope, verdict, manager.left(slot), kind=kind, until=until, warn=self._settings.warn)
+        if manager.suppression is not None:
+            manager.suppression.learn(stored.id, stored.envelope, (*telling.told, *telling.untold))
         must_tell = any(fate.action == "failed" for fate in telling.told)
         if must_tell and (refusing := manager.store.refusing) is not None:
             self._put_off(manager, slot, verdict, str(refusing))
@@ -243,6 +245,10 @@ class Notifier:
             if warned:
                 manager.arena.mark(slot, TOLD_DELAY)
             change = manager.settling.defer(slot, verdict, manager.clock())
+        elif verdict.untried and left:
+            manager.note_done(slot, failed)
+            manager.settling.again(slot)
+            return
         else:
             change = manager.finish(slot)
         manager.settling.record(change)

@@ -17,6 +17,7 @@ from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
+from mta.queue.suppression_desk import SuppressionDesk
 
 _BATCH = 500  # changes recorded at once
 _TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
@@ -30,6 +31,14 @@ class Operator:
     def __init__(self, manager: QueueManager, status: Callable[[], Row]) -> None:
         self._manager = manager
         self.status = status
+        self._suppression = manager.suppression
+
+    @property
+    def suppression(self) -> SuppressionDesk:
+        """The list of those who are not written to."""
+        if self._suppression is None:
+            raise ValueError("this server has no suppression list")
+        return SuppressionDesk(self._suppression, self._manager.maillog)
 
     # ---- looking
 

@@ -59,6 +59,9 @@ class Places:
         self.held = arena.new_list()
         self.resolving = arena.new_list()
         self.domains: list[bytes] = []
+        self.gate: Callable[[int], bool] | None = (
+            None  # takes deliveries that must not go out (`mta.queue.suppression`)
+        )
         self.dirty: set[SiteQueue] = set()  # sites that may have something to give out
         self._numbers: dict[bytes, int] = {}
         self._routes: dict[int, tuple[SiteQueue, float]] = {}
@@ -89,6 +92,8 @@ class Places:
 
     def route(self, slot: int, *, afresh: bool = False) -> None:
         """Put an idle slot where it waits next. `afresh`: whatever is known of its domain."""
+        if self.gate is not None and self._open and self.gate(slot):
+            return
         number = self._arena.domain(slot)
         if afresh:
             self._routes.pop(number, None)

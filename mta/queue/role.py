@@ -36,6 +36,7 @@ from mta.queue.notices import Notifier
 from mta.queue.operator import Operator, Row
 from mta.queue.routing import Router
 from mta.queue.snapshot import Housekeeping
+from mta.queue.suppression import Suppression
 from mta.spool.store import STATE_LOG, LocalStore
 
 _SLICE = 2000  # messages recovered in one turn of the loop
@@ -122,6 +123,7 @@ class Desk:
             weights={tenant.name: tenant.weight for tenant in settings.tenant},
             shapes=settings.shape,
             delivery=settings.delivery,
+            suppression=Suppression(settings.suppression, settings.server.state_dir / "suppression.db", time.time),
         )
         notifier.attach(self.manager, self._store.floor)
         housekeeping = Housekeeping(self.manager)
@@ -168,6 +170,8 @@ class Desk:
         for link in self._links:
             link.close()
         await self._store.close()
+        if self.manager.suppression is not None:
+            self.manager.suppression.close()
         self._maillog.flush()
 
     def status(self) -> Row:

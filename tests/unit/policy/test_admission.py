@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mta.config.settings import Limits, Rate
-from mta.policy.admission import Admission, Guest
+from mta.policy.admission import FULL, Admission, Guest
 from mta.policy.tally import TallyTable
 
 
@@ -48,6 +48,14 @@ def test_stress_begins_at_four_fifths() -> None:
         assert not world.receivers[1].stressed(0)
         world.guest(f"192.0.2.{n}")
     assert world.receivers[1].stressed(0)
+
+
+def test_stress_begins_at_four_fifths_of_what_a_receiver_can_hold_too() -> None:
+    """Its file descriptors may be fewer than the connections that the operator allows."""
+    limits = Limits(connections=1000)
+    admission = Admission("a", limits, TallyTable(1).born(0), trusts=lambda c: False, now=lambda: 1, most=10)
+    assert [admission.stressed(here) for here in (0, 7, 8, 10)] == [False, False, True, True]
+    assert admission.admit("192.0.2.1", 10) == FULL
 
 
 def test_connections_of_one_address() -> None:

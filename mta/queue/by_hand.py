@@ -78,10 +78,10 @@ class ByHand:
     def give_up(self, slot: int, cause: str = "given up by the postmaster") -> None:
         """Return a delivery that is not active to its sender, whatever time it has left."""
         manager = self._manager
-        self._arena.detach(slot)
         manager.extras.ambiguous.discard(slot)
-        last = manager.reasons.text(self._arena.why(slot))
+        last = manager.regulator.why(slot) or manager.reasons.text(self._arena.why(slot))
         reply = Reply(0, "", last or "it was not tried yet")
+        self._arena.detach(slot)
         manager.teller.settled(manager, slot, judge(deferred=reply).expired(cause))
 
     def delete(self, slot: int) -> Change:

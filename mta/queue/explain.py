@@ -34,6 +34,7 @@ class Facts:
     recovered: bool  # the queue is open
     trouble: str  # why the store takes no notes of attempts; "" where it does
     embargo: bool = False  # it waits for the time that its sender has set
+    gate: str = ""  # why nothing, or no more, goes to the site now, as a whole sentence without its end
 
 
 def explain(facts: Facts) -> str:
@@ -82,6 +83,8 @@ def _ready(facts: Facts) -> str:
         return "It is ready, but no courier process is up to send it; `mta status` and the log of the server say why."
     before = facts.ready_here - 1
     queue = "it is next" if not before else f"{before} more {_are(before)} ready for it"
+    if facts.gate:
+        return f"It is ready, but {facts.gate}; {queue}."
     if facts.in_hand >= facts.window:
         return f"It waits for its turn at {facts.site}: {facts.in_hand} are on their way there, and {queue}."
     return f"It is about to be sent to {facts.site}: {queue}."

@@ -131,7 +131,7 @@ class Notifier:
         self._tell_waiting(manager, slot, stored, "it waits for its turn", self._settings.warn)
 
     def _tell_waiting(self, manager: QueueManager, slot: int, stored: Stored, why: str, warn: Warn) -> None:
-        last = manager.reasons.text(manager.arena.why(slot)) or "it was not tried yet"
+        last = manager.regulator.why(slot) or manager.reasons.text(manager.arena.why(slot)) or "it was not tried yet"
         group = Group((), Reply(0, "4.4.7", f"{why}; the last answer was: {last}"))
         fates = delayed(stored.envelope, group, manager.left(slot), manager.wishes.ends(slot), warn)
         if draft := self._announced(manager, slot, stored, fates):

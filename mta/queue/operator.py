@@ -218,6 +218,7 @@ class Operator:
             couriers=len(manager.couriers.alive),
             recovered=manager.attempts.opened,
             trouble=manager.attempts.trouble,
+            gate=printable(manager.regulator.sentence(queue)),
         )
         return {"domain": facts.domain, "state": facts.state, "why": explain(facts)}
 

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from mta.config.settings import Delivery, Rate, Shape
 from mta.mail.replyclass import ReplyClass, classify
-from mta.model import Reply, Site, SiteNews, SiteTraffic, Source, Traffic, Trouble
+from mta.model import HopKind, Reply, Site, SiteNews, SiteTraffic, Source, Traffic, Trouble
 from mta.observe.maillog import printable, quoted
-from mta.queue.limits import NEVER, SiteLimits
+from mta.queue import _arena
+from mta.queue.explain import span
+from mta.queue.limits import NEVER, LimitState, SiteLimits
 from mta.queue.outcome import Verdict
 from mta.queue.retry import wait_after
 from mta.queue.shapes import Shaping, shaping
@@ -35,6 +39,22 @@ _MOST = 1 << 30
 _AGAINST_THE_SITE = frozenset({ReplyClass.CONNECTION, ReplyClass.SYSTEM, ReplyClass.TLS})
 _UNREACHABLE = "4.4.1"  # with no basic code: our own words for a host that does not answer
 _LONG = 60.0  # seconds of a pause from which on the mail log tells of it
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """One queue: a site, from a source ("" for any)."""
+
+    name: str
+    source: str
+    kind: HopKind
+    hosts: tuple[str, ...]
+    ready: int  # deliveries that wait for their turn
+    in_hand: int  # with couriers
+    window: int  # so many of them may be
+    open: int  # connections
+    sentence: str  # why nothing, or no more, goes there now; "" where nothing holds it
+    limits: LimitState
 
 
 class Regulator:
@@ -243,8 +263,67 @@ class Regulator:
         self._manager.places.dirty.add(queue)
         self._log(queue, "forgotten", f"by={printable(who)}")
 
+    # ---- to look at
+
+    def why(self, slot: int) -> str:
+        """Why a delivery that is ready does not go; "" where nothing holds its site."""
+        manager = self._manager
+        if manager.arena.state(slot) != _arena.READY:
+            return ""
+        limits = manager.sites.by_number[manager.arena.site(slot)].limits
+        return limits.state(manager.clock()).why if limits.gated else ""
+
+    def sentence(self, queue: SiteQueue) -> str:
+        """The same of a site, with who spoke, what the next event is, and the command that would hasten it."""
+        now = self._manager.clock()
+        state = queue.limits.state(now)
+        if not state.why:
+            return ""
+        rule = f" ({state.place})" if state.place else ""
+        return f"{state.why}{rule}; {_next_event(state, queue, now)}"
+
+    def state(self, queue: SiteQueue) -> SiteState:
+        """All that there is to tell of a site."""
+        manager = self._manager
+        return SiteState(
+            name=queue.site.name,
+            source=queue.source.name,
+            kind=queue.site.kind,
+            hosts=tuple(hop.host for hop in queue.site.hops),
+            ready=manager.arena.length(queue.ready),
+            in_hand=queue.out,
+            window=queue.window,
+            open=sum(queue.open.values()),
+            sentence=self.sentence(queue),
+            limits=queue.limits.state(manager.clock()),
+        )
+
+    def sites(self, pattern: str = "*") -> list[SiteQueue]:
+        """The queues whose site, or "source/site", or one of whose hosts, is like that."""
+        found: list[SiteQueue] = []
+        for queue in self._manager.sites.by_number[1:]:
+            names = [queue.site.name, f"{queue.source.name}/{queue.site.name}", *(hop.host for hop in queue.site.hops)]
+            if any(fnmatchcase(name.lower(), pattern.lower()) for name in names):
+                found.append(queue)
+        return found
+
     def _log(self, queue: SiteQueue, event: str, fields: str) -> None:
         self._manager.maillog("-", f"site-{event}", f"site={quoted(queue.site.name)}{_from(queue.source)} {fields}")
+
+
+def _next_event(state: LimitState, queue: SiteQueue, now: float) -> str:
+    name = queue.site.name
+    match state.gate:
+        case "paused":
+            end = "until somebody resumes it" if state.until == NEVER else f"for {span(state.until - now)}"
+            return f"it waits {end}: `mta site resume {name}`"
+        case "cooling":
+            return f"it goes on in {span(state.until - now)}, and `mta site flush {name}` lets it go on now"
+        case "down" if state.until <= now:
+            return "one message is on its way there as a probe" if queue.out else "a probe is due"
+        case "down":
+            return f"the next probe is in {span(state.until - now)}, and `mta site flush {name}` makes it now"
+    return f"the next one may go in {span(state.until - now)}"
 
 
 def _from(source: Source) -> str:

@@ -55,7 +55,7 @@ def render(tables: Mapping[str, Section | Sequence[Section]]) -> str:
             lines += [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
             for key in section.keys() - plain.keys():
                 lines.append(f"[{name}.{key}]")
-                lines += [f"{k} = {json.dumps(value)}" for k, value in cast(Section, section[key]).items()]
+                lines += [f"{json.dumps(k)} = {json.dumps(value)}" for k, value in cast(Section, section[key]).items()]
             lines.append("")
     return "\n".join(lines)
 

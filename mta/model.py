@@ -118,7 +118,7 @@ NOTIFY_DELAY = 8
 
 WANTS_TIME = 1  # bits of Arrival.wants: the message waits for a time, or must not be late
 WANTS_HASTE = 2  # its priority is above the usual one
-WANTS_PATIENCE = 4  # its priority is below the usual one
+WANTS_BULK = 4  # its priority is below the usual one
 
 TOLD_DELAY = 1  # bits of Change.told: the sender knows that it takes long
 TOLD_LATE = 2  # and that the time it had set is past
@@ -171,7 +171,7 @@ def wants_of(envelope: Envelope) -> int:
         return 0
     time = WANTS_TIME if options.hold_until or options.deliver_by else 0
     priority = options.priority or options.rank
-    return time | (WANTS_HASTE if priority > 0 else WANTS_PATIENCE if priority < 0 else 0)
+    return time | (WANTS_HASTE if priority > 0 else WANTS_BULK if priority < 0 else 0)
 
 
 Lane = tuple[str, str]  # tenant and pool; either may be ""

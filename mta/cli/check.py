@@ -22,6 +22,7 @@ from mta.config.settings import Address, Dns, KeyPair, Server, Settings
 from mta.control.client import Client, NoServer, Refused
 from mta.local_sockets import answers
 from mta.net.certificates import CertificateError, listener_policy, make_context, read_file
+from mta.net.dial import bind_to
 from mta.protocol.x509 import Certificate
 
 Finding = tuple[str, str]
@@ -53,6 +54,9 @@ def findings(path: Path, found: Settings) -> Iterator[Finding]:
         if auth.type == "file" and auth.path is not None:
             yield _users_file(auth.path)
     yield _hostname(found.server.hostname)
+    for source in found.source:
+        for own in filter(None, (source.ipv4, source.ipv6)):
+            yield _source(source.name, own)
     yield from _nameservers(found.dns)
 
 
@@ -176,6 +180,14 @@ def _hostname(name: str) -> Finding:
     except OSError as error:
         return "warn", f"server.hostname {name} does not resolve ({error}); other servers may refuse its mail"
     return "ok", f"server.hostname {name} is {', '.join(sorted(map(str, found)))}"
+
+
+def _source(name: str, address: str) -> Finding:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        why = bind_to(sock, address)
+    if why:
+        return "FAIL", f"source {name}: {why}; its mail would wait"
+    return "ok", f"source {name} can send from {address}"
 
 
 def _nameservers(settings: Dns) -> Iterator[Finding]:

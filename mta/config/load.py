@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mta._fastparse import EXTENSIONS
-from mta.config import auth, listeners, shapes, tenants, values
+from mta.config import auth, listeners, shapes, sources, tenants, values
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
@@ -203,6 +203,12 @@ class _Loader:
             return values.listen_address(value, self._base)
         if key[0] == "domain" and key[-1] == "name":
             return values.domain(value)
+        if key[0] == "source" and key[-1] in ("ipv4", "ipv6"):
+            return sources.ip_address(value, int(str(key[-1])[-1]))
+        if key[0] == "source" and key[-1] == "ehlo" and value:
+            return values.domain(value)
+        if key[0] == "egress" and key[-1] == "sender":
+            return values.pattern(value)
         if (key[0] == "route" and key[-1] == "domain") or (key[0] == "tenant" and "senders" in key):
             return values.pattern(value)
         if key[0] == "control":
@@ -240,6 +246,10 @@ class _Loader:
         for n, rule in enumerate(given.get("shape") or ()):
             for name, text in shapes.problems(rule) if rule is not None else ():
                 self.say(("shape", n, name), text)
+        declared = None if getattr(given.get("tenants"), "undeclared", False) else given.get("tenant") or ()
+        names = None if declared is None or None in declared else [tenant.name for tenant in declared]
+        for where, text in sources.problems(given.get("source") or (), given.get("egress") or (), names):
+            self.say(where, text)
         for where, text in tenants.problems(given.get("tenant") or (), given.get("tenants"), every or ()):
             self.say(where, text)
         delivery = given.get("delivery")

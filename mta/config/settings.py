@@ -319,6 +319,37 @@ class Tenants:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """[[source]]: local addresses that mail to other servers leaves from; without one the kernel chooses.
+
+    Each site has a queue, connections and limits of its own for each source. What a mail is sent from is decided by
+    its pool (see [[egress]]) and its id, in proportion to the weights, so that it stays the same for all attempts.
+    """
+
+    name: str = key("Its name, in queue and filters; a pool of this one alone is called so, too.")
+    ipv4: str = key("An IPv4 address of this machine; empty: hosts that have only such ones are not reached.", "")
+    ipv6: str = key("An IPv6 address of this machine; likewise.", "")
+    ehlo: str = key("What this server calls itself from there (EHLO), which should resolve to it; empty: hostname.", "")
+    weight: int = key("How much of a pool's mail it takes where others of weight 1 take one.", 1, low=1, high=1000)
+    pools: tuple[str, ...] = key(
+        'The pools it is in; that called "default" takes what no [[egress]] names.', ("default",)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Egress:
+    """[[egress]]: which pool of sources mail leaves by; the first rule all of whose conditions hold decides.
+
+    That is so when mail is taken in; what is queued keeps its pool. Mail of a pool that is no more takes the default.
+    """
+
+    tenant: str = key("Mail of this tenant; empty: of any.", "")
+    sender: str = key('Mail whose sender has this domain, or "*.domain" for all below one; "*": any.', "*")
+    priority: Literal["any", "urgent", "normal", "bulk"] = key("Mail of a priority above, of, or below 0.", "any")
+    pool: str = key("The name of a pool, or of a source.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """[[route]]: where mail for other domains goes; the first match wins, without one MX records decide."""
 
@@ -632,6 +663,8 @@ class Settings:
     domain: tuple[Domain, ...] = ()
     tenant: tuple[Tenant, ...] = ()
     tenants: Tenants = Tenants()
+    source: tuple[Source, ...] = ()
+    egress: tuple[Egress, ...] = ()
     route: tuple[Route, ...] = ()
     retry: Retry = Retry()
     notices: Notices = Notices()

@@ -25,7 +25,7 @@ from mta.deliver.maildir import MaildirWriter, system_syncfs
 from mta.deliver.manners import Manners
 from mta.deliver.pool import Pool
 from mta.deliver.report import Report
-from mta.deliver.traffic import Collector, key_of
+from mta.deliver.traffic import Collector, Key, key_of
 from mta.deliver.work import Work
 from mta.model import (
     BUSY_IN_ONE_HELLO,
@@ -95,8 +95,8 @@ class Courier:
             scratch=settings.server.state_dir,
         )
         self._maildirs = Maildirs(self._desk, MaildirWriter(settings.server.hostname, system_syncfs()))
-        self._sites: dict[int, Site] = {}
-        self._sinks: dict[tuple[str, str], Sink] = {}
+        self._sites: dict[int, SiteNews] = {}
+        self._sinks: dict[Key, Sink] = {}
         self.stopping = asyncio.Event()
         self._sweep()
 
@@ -134,8 +134,8 @@ class Courier:
         if isinstance(record, Jobs):
             self._assign(record)
         elif isinstance(record, SiteNews):
-            key = key_of(record.site)
-            self._sites[record.number] = record.site
+            key = key_of(record.site, record.source)
+            self._sites[record.number] = record
             self._desk.traffic.numbers[key] = record.number
             sink = self._sinks.get(key)
             if sink is not None:
@@ -149,14 +149,16 @@ class Courier:
     def _assign(self, record: Jobs) -> None:
         if record.life not in (0, self._start.life):
             return  # meant for the one before us; the queue manager gives these out again
-        site = self._sites.get(record.site)
-        if site is None or site.kind not in _SINKS or self.stopping.is_set():
+        news = self._sites.get(record.site)
+        if news is None or news.site.kind not in _SINKS or self.stopping.is_set():
             for job in record.jobs:
                 self._report.untried(Work(job, 0.0))
             return
-        sink = self._sinks.get(key_of(site))
+        key = key_of(news.site, news.source)
+        sink = self._sinks.get(key)
         if sink is None:
-            sink = self._sinks[key_of(site)] = _SINKS[site.kind](self._desk, self._maildirs, site)
+            desk = self._desk.at(news.source)
+            sink = self._sinks[key] = _SINKS[news.site.kind](desk, self._maildirs, news.site)
         sink.add(record.jobs)
 
     def _busy(self) -> Iterator[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from mta.config.settings import Delivery
 from mta.deliver.manners import BELIEVED, Lesson, Manners
 from mta.deliver.report import Report
 from mta.deliver.traffic import Collector
-from mta.model import Job, Reader, Resolver, Site
+from mta.model import ANYWHERE, Job, Reader, Resolver, Site, Source
 from mta.net.tls import ClientTls
 
 READ_SIZE = 256 << 10
@@ -35,7 +35,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Desk:
-    """One courier's tools. All connections read into `buffer`: each parses what it got before it returns."""
+    """One courier's tools, for one source. All connections read into `buffer`: each parses what it got at once."""
 
     loop: asyncio.AbstractEventLoop
     settings: Delivery
@@ -49,7 +49,12 @@ class Desk:
     tls: ClientTls
     manners: Manners
     scratch: Path  # where files without a name may be made
+    source: Source = ANYWHERE
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
+
+    def at(self, source: Source) -> Desk:
+        """The same tools, for another source."""
+        return self if source == self.source else replace(self, source=source, hostname=source.ehlo or self.hostname)
 
     def learn(self, hop: str, lesson: Lesson, why: str) -> None:
         """Do without what a host cannot do, for a time."""

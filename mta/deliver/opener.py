@@ -22,7 +22,7 @@ from mta.deliver.connection import Connection, Owner
 from mta.deliver.desk import Desk
 from mta.deliver.manners import Lesson, Manner
 from mta.model import Hop, Reply, Site
-from mta.net.dial import DialFailure, Target, connect, targets
+from mta.net.dial import DialFailure, Target, connect, reachable, targets
 from mta.observe.maillog import printable
 
 _STOPPING = Reply(0, "4.3.2", "this server is stopping")
@@ -53,6 +53,8 @@ class Opener:
         failures: list[DialFailure] = []
         for hop in self._ordered(site):
             found = await targets(hop.host, site.port, self._desk.resolver)
+            if not isinstance(found, DialFailure):
+                found = reachable(found, self._desk.source)
             if isinstance(found, DialFailure):
                 failures.append(found)
                 continue
@@ -87,7 +89,7 @@ class Opener:
     async def _call(self, target: Target, manner: Manner, *, lmtp: bool) -> Connection | DialFailure:
         """A connection that is ready or has ended."""
         desk = self._desk
-        sock = await connect(target, desk.settings.connect_timeout)
+        sock = await connect(target, desk.settings.connect_timeout, desk.source)
         if isinstance(sock, DialFailure):
             desk.report.count("connections_failed")
             return sock

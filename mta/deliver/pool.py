@@ -38,7 +38,7 @@ from mta.deliver.pieces import cut, note, uncut, whole
 from mta.deliver.traffic import Tally
 from mta.deliver.work import Work
 from mta.mail.downgrade import Need
-from mta.model import Job, Outcome, Reply, Site, Status, Stored, StoreError
+from mta.model import Job, Outcome, Reply, Site, Source, Status, Stored, StoreError
 from mta.net.dial import DialFailure
 
 _HOT = 8  # waiting jobs for which one connection is in use
@@ -103,6 +103,10 @@ class Pool:
             self._dismiss(self._idle[0])
         if not site.connections:
             self._give_back()
+
+    @property
+    def source(self) -> Source:
+        return self._desk.source
 
     @property
     def busy_connections(self) -> int:

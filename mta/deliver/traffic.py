@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from mta.model import Reply, Site, SiteTraffic, Traffic, Trouble
+from mta.model import Reply, Site, SiteTraffic, Source, Traffic, Trouble
 
 _TELL_AFTER = 0.25
 _MANY = 64  # sites at once from which on they are told of more rarely
@@ -25,9 +25,12 @@ _MOST_TROUBLES = 16  # of one site in one record
 _ENOUGH = re.compile(r"messages?\b.*\b(connection|session)|time-?d? ?out|idle|shutting down", re.IGNORECASE)
 
 
-def key_of(site: Site) -> tuple[str, str]:
-    """What tells one site from another in a courier."""
-    return site.kind, site.name
+Key = tuple[str, str, str]
+
+
+def key_of(site: Site, source: Source) -> Key:
+    """What tells one site from another in a courier, and from the same one from another source."""
+    return site.kind, site.name, source.name
 
 
 class Tally:
@@ -100,6 +103,8 @@ class Told(Protocol):
     @property
     def site(self) -> Site: ...
     @property
+    def source(self) -> Source: ...
+    @property
     def busy_connections(self) -> int: ...
     @property
     def open_connections(self) -> int: ...
@@ -113,7 +118,7 @@ class Collector:
         self._send = send
         self._news: dict[Tally, Told] = {}
         self._timed = False
-        self.numbers: dict[tuple[str, str], int] = {}
+        self.numbers: dict[Key, int] = {}
 
     @property
     def now(self) -> float:
@@ -127,7 +132,7 @@ class Collector:
 
     def tell(self, owner: Told, tally: Tally) -> None:
         """Now."""
-        number = self.numbers.get(key_of(owner.site))
+        number = self.numbers.get(key_of(owner.site, owner.source))
         self._news.pop(tally, None)
         told = tally.take(number or 0)
         if number:  # else the queue manager is a new one, and does not know the site yet
@@ -140,7 +145,7 @@ class Collector:
         news, self._news = self._news, {}
         told: list[SiteTraffic] = []
         for tally, owner in news.items():
-            number = self.numbers.get(key_of(owner.site), 0)
+            number = self.numbers.get(key_of(owner.site, owner.source), 0)
             told.append(tally.take(number))
             if tally.moving:
                 tally.mark()

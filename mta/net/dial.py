@@ -5,6 +5,8 @@ Nothing raises for what the network does: a failure is a value with the Reply th
     5.4.4  the host has no address, and will have none tomorrow (permanent)
     4.4.3  its address cannot be found now
     4.4.1  connection refused, timed out or unreachable; the text names host and address
+    4.3.5  the source has no address of the host's family, or this machine has not the source's address: that is ours
+           to mend, so the mail waits
 
 Addresses are tried in the resolver's order, each with a time-out of its own; the caller walks them, because a
 host that answers but greets badly is passed over like one that does not answer (RFC 5321 §5.1).
@@ -13,14 +15,17 @@ host that answers but greets badly is passed over like one that does not answer 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mta.model import LookupFailure, Reply, Resolver
+from mta.model import ANYWHERE, LookupFailure, Reply, Resolver, Source
 from mta.observe.maillog import printable
 
+_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it
 _MOST_ADDRESSES = 8  # of one host: a hostile zone must not make us call a thousand
 
 
@@ -78,11 +83,31 @@ async def targets(host: str, port: int, resolver: Resolver) -> list[Target] | Di
     return [Target(host, a, port) for a in found[:_MOST_ADDRESSES]]
 
 
-async def connect(target: Target, seconds: float) -> socket.socket | DialFailure:
+def reachable(found: Sequence[Target], source: Source) -> list[Target] | DialFailure:
+    """The targets that a source has an address for; never empty."""
+    if not (source.ipv4 or source.ipv6):
+        return list(found)
+    usable = [target for target in found if not target.port or own_address(source, target)]
+    if usable:
+        return usable
+    family, other = ("IPv4", "IPv6") if source.ipv4 else ("IPv6", "IPv4")
+    host = printable(found[0].host)
+    text = f"source {source.name} has an {family} address only, and {host} none but {other} ones"
+    return DialFailure(Reply(0, "4.3.5", text), False, str(found[0]))
+
+
+def own_address(source: Source, target: Target) -> str:
+    """The address of a source that a target is called from; "" for any."""
+    return source.ipv6 if ":" in target.address else source.ipv4
+
+
+async def connect(target: Target, seconds: float, source: Source = ANYWHERE) -> socket.socket | DialFailure:
     """A connected, non-blocking socket."""
     sock: socket.socket | None = None
     try:
         sock = _socket(target)
+        if target.port and (own := own_address(source, target)) and (why := bind_to(sock, own)):
+            return DialFailure(Reply(0, "4.3.5", f"source {source.name} cannot be used: {why}"), False, str(target))
         place = (target.address, target.port) if target.port else target.address
         async with asyncio.timeout(seconds):
             await asyncio.get_running_loop().sock_connect(sock, place)
@@ -95,6 +120,19 @@ async def connect(target: Target, seconds: float) -> socket.socket | DialFailure
         if sock is not None:
             sock.close()
     return connected
+
+
+def bind_to(sock: socket.socket, address: str) -> str:
+    """Let a socket leave from this address; why it cannot, or ""."""
+    try:
+        # The port is chosen with the connection: else each takes one of the address for all hosts together.
+        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((address, 0))
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"this machine has no address {address}"
+        return f"{address}: {error.strerror}"
+    return ""
 
 
 def _socket(target: Target) -> socket.socket:

@@ -50,12 +50,14 @@ class Tenancy:
         self._undeclared = settings.tenants.undeclared
         self._listener = listener
         self._field = _field(settings.tenants.header)
+        self._egress = settings.egress
 
     @classmethod
     def of(cls, settings: Settings, listener: Listener) -> Tenancy | None:
         """None: no mail of this listener is anybody's, or has another priority than it came with."""
         made = cls(settings, listener)
-        return made if listener.priority or settings.tenant or made._field is not None else None
+        matters = listener.priority or settings.tenant or settings.egress or made._field is not None
+        return made if matters else None
 
     def read_header(self, text: bytes) -> tuple[str, bytes]:
         """What the header says, "" for nothing, and the text without it: of somebody who is trusted.
@@ -81,9 +83,10 @@ class Tenancy:
         rank = (tenant.priority if tenant is not None else 0) or self._listener.priority
         if options is not None and options.priority:
             rank = 0
-        if not name and not rank:
+        pool = self._pool(name, domain_of(facts.sender), rank or (options.priority if options is not None else 0))
+        if not (name or rank or pool):
             return options
-        return msgspec.structs.replace(options or _NOTHING, tenant=name, rank=rank)
+        return msgspec.structs.replace(options or _NOTHING, tenant=name, rank=rank, pool=pool)
 
     # ---- inside
 
@@ -94,6 +97,19 @@ class Tenancy:
             or ((facts.trusted or facts.user) and _by_domain(self._senders, domain_of(facts.sender)))
             or self._listener.tenant
         )
+
+    def _pool(self, tenant: str, domain: bytes, priority: int) -> str:
+        """By which mail leaves; "" where no rule says it."""
+        rank = "urgent" if priority > 0 else "bulk" if priority < 0 else "normal"
+        sender = domain.decode("ascii", "replace")
+        for rule in self._egress:
+            if (
+                rule.tenant in ("", tenant)
+                and rule.priority in ("any", rank)
+                and (rule.sender == "*" or _matches(rule.sender, sender))
+            ):
+                return rule.pool
+        return ""
 
     def _known(self, name: str) -> str:
         """The tenant of this name, as it is declared; "" where there is none, and there must be."""
@@ -107,6 +123,10 @@ def _field(name: str) -> re.Pattern[bytes] | None:
         if name
         else None
     )
+
+
+def _matches(pattern: str, domain: str) -> bool:
+    return domain.endswith(pattern[1:]) if pattern.startswith("*.") else domain == pattern
 
 
 def _by_user(users: dict[str, str], user: str) -> str:

@@ -19,7 +19,7 @@ TOLD_LATE: Final[int]
 TOLD: Final[int]
 TIMED: Final[int]  # what he wants: the bits of model.WANTS_..., shifted by two
 URGENT: Final[int]
-PATIENT: Final[int]
+BULK: Final[int]
 EMBARGOED: Final[int]  # deferred until the time that he set
 
 class Query:
@@ -52,7 +52,7 @@ class Arena:
         For a slot that is ready; the first is at most 100,000.
         """
     def waits(self, rank: int) -> list[int]:
-        """How many of a class (0: urgent, 1: normal, 2: patient) waited how long; see `mta.queue.waits`."""
+        """How many of a class (0: urgent, 1: normal, 2: bulk) waited how long; see `mta.queue.waits`."""
     def add(self, id: int, ref: int, domain: int, part: int) -> int:
         """A new delivery, idle; its slot number."""
     def remove(self, slot: int) -> None:

@@ -12,9 +12,9 @@ is first used, so a line of one tenant without priorities is one list. Whose tur
     tenants   by weight. Each has a place on a scale, and who stands lowest is next; a message moves him on by SCALE /
               weight. Who comes (again) begins at the lowest place of those who are there: what he did not use he does
               not get later, and what he had too much he pays for. Alone, nobody moves.
-    classes   within a tenant: urgent before normal before patient. A class that waits and was passed over PASSED[class]
+    classes   within a tenant: urgent before normal before bulk. A class that waits and was passed over PASSED[class]
               times has the next turn, never two such turns in a row: so the others are slowed down, and none stands
-              still. Ageing was weighed and left: a backlog of patient mail that has grown old would stand before all
+              still. Ageing was weighed and left: a backlog of bulk mail that has grown old would stand before all
               that is urgent, and in the order of its age that takes as long as the backlog.
     urgent    A tenant with urgent mail need not wait for his turn, up to LEAD messages ahead of his share: one whose
               mail is all urgent gets no more than his share in the end.
@@ -55,10 +55,10 @@ cdef enum:
     AHEAD = 100000          # at most so many are counted that stand before one
 
 cdef enum:
-    CLASSES = 3             # urgent, normal, patient
+    CLASSES = 3             # urgent, normal, bulk
     URGENT_CLASS = 0
     NORMAL_CLASS = 1
-    PATIENT_CLASS = 2
+    BULK_CLASS = 2
     LEAD = 32               # messages that urgent mail may be ahead of its tenant's share
     TRIES = 4               # tenants looked at for one with urgent mail who is not that far ahead
     IDLE_SHARES = 32        # tenants without mail in a line that are remembered, and twice those with mail
@@ -94,7 +94,7 @@ cdef enum:
     M_TOLD_LATE = 2
     M_TIMED = 4
     M_URGENT = 8
-    M_PATIENT = 16
+    M_BULK = 16
     M_EMBARGOED = 32
 
 TOLD_DELAY = M_TOLD_DELAY
@@ -102,7 +102,7 @@ TOLD_LATE = M_TOLD_LATE
 TOLD = M_TOLD_DELAY | M_TOLD_LATE
 TIMED = M_TIMED
 URGENT = M_URGENT
-PATIENT = M_PATIENT
+BULK = M_BULK
 EMBARGOED = M_EMBARGOED
 
 
@@ -138,7 +138,7 @@ cdef enum:
     K_LINE = 1              # the number of a line; holds nothing itself
     K_URGENT = 2            # a list of a line; the class is the kind - K_URGENT
     K_NORMAL = 3
-    K_PATIENT = 4
+    K_BULK = 4
     K_FREE = 5              # a list without a share
 
 
@@ -527,7 +527,7 @@ cdef class Arena:
     cdef uint32_t list_for(self, uint32_t line, uint32_t slot) except 0:
         """The list of a line that a slot belongs to; makes what is lacking."""
         cdef Slot *s = &self.slots[slot]
-        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else PATIENT_CLASS if s.marks & M_PATIENT else NORMAL_CLASS
+        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else BULK_CLASS if s.marks & M_BULK else NORMAL_CLASS
         cdef uint32_t share = self.lines[line].recent
         cdef uint32_t chain
         if share == NONE or self.shares[share].tenant != s.tenant:
@@ -714,7 +714,7 @@ cdef class Arena:
         """Of which of its lists the next one is."""
         cdef Share *s = &self.shares[share]
         cdef int rank, top = 0, chosen
-        while top < PATIENT_CLASS and (s.lists[top] == NONE or self.chains[s.lists[top]].length == 0):
+        while top < BULK_CLASS and (s.lists[top] == NONE or self.chains[s.lists[top]].length == 0):
             top += 1
         chosen = top
         if not s.owed:
@@ -992,7 +992,7 @@ cdef class Arena:
     cdef void note_time(self, Slot *s, uint64_t now_ms) noexcept:
         cdef uint64_t began = s.id >> ID_TIME
         cdef uint64_t wait = now_ms - began if now_ms > began else 0
-        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else PATIENT_CLASS if s.marks & M_PATIENT else NORMAL_CLASS
+        cdef int rank = URGENT_CLASS if s.marks & M_URGENT else BULK_CLASS if s.marks & M_BULK else NORMAL_CLASS
         cdef int octave = 0
         cdef uint64_t rest = wait + 1
         while rest >= 8:        # the two bits behind the first one are the quarter of the octave
@@ -1002,7 +1002,7 @@ cdef class Arena:
         self.times[rank][min(bucket, TIMES - 1)] += 1
 
     def waits(self, uint32_t rank):
-        """How many of a class (0: urgent, 1: normal, 2: patient) waited how long; the bounds are `mta.queue.waits`'s."""
+        """How many of a class (0: urgent, 1: normal, 2: bulk) waited how long; the bounds are `mta.queue.waits`'s."""
         if rank >= CLASSES:
             raise IndexError(f"no class {rank}")
         return [self.times[rank][n] for n in range(TIMES)]

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from mta.config.settings import Delivery, Retry, Shape
 from mta.mail.replyclass import ReplyClass
-from mta.model import Change, Kind, MessageId, Ref, Resolver, Store, id_text, id_time_ms, part_members
+from mta.model import Change, Kind, MessageId, Ref, Resolver, Source, Store, id_text, id_time_ms, part_members
 from mta.net.seats import SeatTable
 from mta.observe.maillog import MailLog
 from mta.queue import _arena
@@ -35,6 +35,7 @@ from mta.queue.aging import Aging
 from mta.queue.attempts import Attempts
 from mta.queue.by_hand import ByHand
 from mta.queue.couriers import Couriers
+from mta.queue.egress import Egress
 from mta.queue.extras import Extras
 from mta.queue.lanes import Lanes
 from mta.queue.outcome import Verdict
@@ -90,10 +91,12 @@ class QueueManager:
         weights: Mapping[str, int] = _NO_WEIGHTS,
         shapes: Sequence[Shape] = (),
         delivery: Delivery = Delivery(),  # noqa: B008 (frozen)
+        egress: Egress | None = None,
     ) -> None:
         self.store = store
         self.retry = retry
         self.schedule = Schedule(retry)
+        self.egress = egress  # None: mail leaves from anywhere
         self.maillog = maillog
         self.counters = counters
         self.teller = teller
@@ -117,6 +120,7 @@ class QueueManager:
             failed=self.settling.no_route,
             routed=self.dispatch,
             met=self.regulator.met,
+            source_of=self._source_of if egress is not None else None,
         )
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
@@ -193,6 +197,10 @@ class QueueManager:
         arena = self.arena
         tenant = self.lanes.tenants[arena.lane(slot)[0]]
         return self.schedule.plan(self.domains[arena.domain(slot)], self.site_name(arena.site(slot)), tenant, blame)
+
+    def _source_of(self, slot: int) -> Source:
+        assert self.egress is not None
+        return self.egress.choose(self.lanes.pools[self.arena.lane(slot)[1]], self.arena.id(slot))
 
     def site_name(self, number: int) -> str:
         """Nothing for 0: no site yet."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mta.model import LookupFailure, Resolver
+from mta.model import LookupFailure, Resolver, Source
 from mta.queue import _arena
 from mta.queue._arena import Arena
 from mta.queue.reasons import Reasons
@@ -46,6 +46,7 @@ class Places:
         failed: Callable[[int, LookupFailure], None],
         routed: Callable[[], None],
         met: Callable[[SiteQueue, str], None],
+        source_of: Callable[[int], Source] | None = None,
     ) -> None:
         self._arena = arena
         self._sites = sites
@@ -56,6 +57,7 @@ class Places:
         self._failed = failed
         self._routed = routed
         self._met = met
+        self._source_of = source_of  # a slot's; None: there is only one
         self.held = arena.new_list()
         self.resolving = arena.new_list()
         self.domains: list[bytes] = []
@@ -99,7 +101,7 @@ class Places:
             self._routes.pop(number, None)
         known = self._routes.get(number)
         if known is not None and known[1] > self._clock():
-            self.enqueue(slot, known[0])
+            self._place(slot, known[0])
             return
         if not self._open:
             # A failure would be settled, which recovery must not see half-way: decided when the queue is open.
@@ -115,7 +117,7 @@ class Places:
         else:
             queue = self._sites.get(decision)
             self._keep_route(number, queue, float("inf"))
-            self.enqueue(slot, queue)
+            self._place(slot, queue)
 
     def enqueue(self, slot: int, queue: SiteQueue, *, front: bool = False) -> None:
         """Put an idle slot into the list of its site."""
@@ -129,6 +131,13 @@ class Places:
             self.dirty.add(queue)
 
     # ---- inside
+
+    def _place(self, slot: int, queue: SiteQueue) -> None:
+        """Put an idle slot into the list of a site, from the source that it has."""
+        if self._source_of is not None and queue.site.kind == "smtp":
+            queue = self._sites.get_from(queue.site, self._source_of(slot))
+            self._met(queue, self.domains[self._arena.domain(slot)].decode("ascii", "backslashreplace"))
+        self.enqueue(slot, queue)
 
     def _keep_route(self, number: int, queue: SiteQueue, until: float) -> None:
         if len(self._routes) > _ROUTES_KEPT:

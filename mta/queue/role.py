@@ -30,6 +30,7 @@ from mta.net.seats import SeatTable
 from mta.observe.maillog import LOG_DELAY, MailLog, quoted
 from mta.queue._arena import ACTIVE
 from mta.queue.couriers import Couriers
+from mta.queue.egress import Egress
 from mta.queue.filter import AMBIGUOUS, STATES
 from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
@@ -120,6 +121,7 @@ class Desk:
             couriers=self._couriers,
             seats=start.seats,
             teller=notifier,
+            egress=Egress(settings.source) if settings.source else None,
             weights={tenant.name: tenant.weight for tenant in settings.tenant},
             shapes=settings.shape,
             delivery=settings.delivery,

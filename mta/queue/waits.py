@@ -14,7 +14,7 @@ from typing import Final
 
 from mta.queue._arena import Arena
 
-CLASSES: Final = ("urgent", "normal", "patient")
+CLASSES: Final = ("urgent", "normal", "bulk")
 _EVERY: Final = 60.0  # seconds between two looks
 _LOOKS: Final = 10  # that are kept
 

@@ -34,6 +34,7 @@ from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.queue import _arena
 from mta.queue.couriers import Courier
+from mta.queue.egress import Egress
 from mta.queue.manager import QueueManager, Teller
 from mta.queue.outcome import Verdict
 from mta.queue.routing import Router
@@ -130,7 +131,13 @@ class World:
     """A queue manager whose next hop is one SMTP site, and what it did."""
 
     def __init__(
-        self, *, opened: bool = True, seats: SeatTable | None = None, teller: Teller | None = None, **retry: Any
+        self,
+        *,
+        opened: bool = True,
+        seats: SeatTable | None = None,
+        teller: Teller | None = None,
+        egress: Egress | None = None,
+        **retry: Any,
     ) -> None:
         self.store = FakeStore()
         self.seats = seats or SeatTable(None, 2, "")
@@ -152,6 +159,7 @@ class World:
             teller=teller or self,
             clock=lambda: TIME[0],
             random=lambda: 0.5,
+            egress=egress,
         )
         self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
         if opened:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mta.model import Reply
-from mta.net.dial import DialFailure, Target, connect, literal, targets
+from mta.model import ANYWHERE, Reply, Source
+from mta.net.dial import DialFailure, Target, connect, literal, reachable, targets
 from tests.kit.courier import FakeResolver, run
 
 
@@ -146,5 +146,59 @@ def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(failure, DialFailure)
         assert failure.reply.text.endswith("Too many open files")
         await asyncio.sleep(0)
+
+    run(main())
+
+
+# ---- sources
+
+FOUR, SIX = Target("mx", "192.0.2.1", 25), Target("mx", "2001:db8::1", 25)
+BOTH = Source(name="both", ipv4="127.0.0.2", ipv6="::1")
+
+
+@pytest.mark.parametrize(
+    ("source", "found", "left"),
+    [
+        (ANYWHERE, [SIX, FOUR], [SIX, FOUR]),
+        (Source(name="named", ehlo="x.test"), [SIX, FOUR], [SIX, FOUR]),
+        (BOTH, [SIX, FOUR], [SIX, FOUR]),
+        (Source(name="old", ipv4="192.0.2.9"), [SIX, FOUR], [FOUR]),
+        (Source(name="new", ipv6="::1"), [SIX, FOUR], [SIX]),
+        (Source(name="new", ipv6="::1"), [Target("/x", "/x", 0)], [Target("/x", "/x", 0)]),
+    ],
+)
+def test_a_source_reaches_what_it_has_addresses_for(source: Source, found: list[Target], left: list[Target]) -> None:
+    assert reachable(found, source) == left
+
+
+def test_a_source_that_reaches_nothing_says_so() -> None:
+    failure = reachable([SIX], Source(name="old", ipv4="192.0.2.9"))
+    assert isinstance(failure, DialFailure)
+    assert not failure.permanent
+    assert str(failure.reply) == "4.3.5 source old has an IPv4 address only, and mx none but IPv6 ones"
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
+def test_a_connection_comes_from_its_source(host: str, own: str) -> None:
+    async def main() -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as server:
+            server.bind((host, 0))
+            server.listen()
+            sock = await connect(Target("mx", host, server.getsockname()[1]), 5, BOTH)
+            assert isinstance(sock, socket.socket)
+            with sock, server.accept()[0] as accepted:
+                assert accepted.getpeername()[0] == own
+
+    run(main())
+
+
+def test_an_address_of_another_machine_is_told_and_the_mail_waits() -> None:
+    async def main() -> None:
+        failure = await connect(Target("mx", "127.0.0.1", 9), 5, Source(name="out", ipv4="192.0.2.77"))
+        assert isinstance(failure, DialFailure)
+        assert not failure.permanent
+        said = "4.3.5 source out cannot be used: this machine has no address 192.0.2.77"
+        assert str(failure.reply) == said
 
     run(main())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mta.config.settings import Address, Listener, Server, Settings, Tenant, Tenants
+from mta.config.settings import Address, Egress, Listener, Server, Settings, Tenant, Tenants
 from mta.model import Envelope, Options, Recipient, lane_of, wants_of
 from mta.policy.tenancy import Facts, Tenancy
 
@@ -14,11 +14,18 @@ ACME = Tenant(name="acme", weight=3, users=("anna", "@acme.test"), senders=("acm
 BULK = Tenant(name="Bulk", priority=-4, senders=("news.test", "*"))
 
 
-def rules(*tenants: Tenant, header: str = "X-Tenant", undeclared: bool = False, **listener: object) -> Tenancy | None:
+def rules(
+    *tenants: Tenant,
+    header: str = "X-Tenant",
+    undeclared: bool = False,
+    egress: tuple[Egress, ...] = (),
+    **listener: object,
+) -> Tenancy | None:
     made = Listener(address=(Address("127.0.0.1", 25),), **listener)
     server = Server(hostname="mx.test", state_dir=Path("/x"), runtime_dir=Path("/y"))
     tenancy = Tenants(header=header, undeclared=undeclared)
-    return Tenancy.of(Settings(server=server, listener=(made,), tenant=tenants, tenants=tenancy), made)
+    given = Settings(server=server, listener=(made,), tenant=tenants, tenants=tenancy, egress=egress)
+    return Tenancy.of(given, made)
 
 
 def placed(tenancy: Tenancy | None, options: Options | None = None, **facts: object) -> Options | None:
@@ -110,3 +117,40 @@ def test_priorities(asked: int, listener: int, name: str, rank: int, wants: int)
     envelope = Envelope(sender=b"", recipients=(Recipient(b"a@b"),), options=found)
     assert wants_of(envelope) == wants
     assert lane_of(envelope) == ((name, "") if name else None)
+
+
+RULES = (
+    Egress(pool="vip", tenant="acme", priority="urgent"),
+    Egress(pool="acme", tenant="acme"),
+    Egress(pool="slow", priority="bulk"),
+    Egress(pool="news", sender="*.news.test"),
+    Egress(pool="exact", sender="exact.test", priority="normal"),
+)
+
+
+@pytest.mark.parametrize(
+    ("sender", "tenant", "priority", "pool"),
+    [
+        (b"a@b.test", "acme", 3, "vip"),
+        (b"a@x.news.test", "acme", -3, "acme"),
+        (b"a@x.news.test", "", -3, "slow"),
+        (b"a@x.News.test", "", 0, "news"),
+        (b"a@news.test", "", 0, ""),
+        (b"a@exact.test", "", 0, "exact"),
+        (b"a@exact.test", "", 2, ""),
+        (b"", "", 0, ""),
+    ],
+)
+def test_the_first_rule_says_by_which_pool_it_leaves(sender: bytes, tenant: str, priority: int, pool: str) -> None:
+    tenancy = rules(ACME, egress=RULES)
+    options = Options(user="u", priority=priority)
+    found = placed(tenancy, options, sender=sender, named=tenant)
+    assert found is not None
+    assert (found.tenant, found.pool, found.priority) == (tenant, pool, priority)
+    envelope = Envelope(sender=sender, recipients=(Recipient(b"a@b"),), options=found)
+    assert lane_of(envelope) == ((tenant, pool) if tenant or pool else None)
+
+
+def test_a_rule_for_all_makes_options_where_there_were_none() -> None:
+    found = placed(rules(egress=(Egress(pool="out"),), header=""))
+    assert found == Options(pool="out")

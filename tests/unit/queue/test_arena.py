@@ -15,11 +15,11 @@ import mta.queue._arena as native
 from mta import model
 from mta.queue._arena import (
     ACTIVE,
+    BULK,
     DEFERRED,
     EMBARGOED,
     HELD,
     IDLE,
-    PATIENT,
     READY,
     TIMED,
     TOLD,
@@ -323,5 +323,5 @@ def test_an_embargo_ends_with_the_wait() -> None:
 
 def test_marks_are_those_of_the_model() -> None:
     assert (TOLD_DELAY, TOLD_LATE, TOLD) == (model.TOLD_DELAY, model.TOLD_LATE, 3)
-    asked = (model.WANTS_TIME, model.WANTS_HASTE, model.WANTS_PATIENCE)
-    assert asked == (TIMED >> 2, URGENT >> 2, PATIENT >> 2)
+    asked = (model.WANTS_TIME, model.WANTS_HASTE, model.WANTS_BULK)
+    assert asked == (TIMED >> 2, URGENT >> 2, BULK >> 2)

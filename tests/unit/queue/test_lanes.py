@@ -22,7 +22,7 @@ def laned(world: World) -> dict[tuple[int, int], tuple[object, int]]:
     return {
         (row[1] - FIRST, row[4]): (
             world.manager.lanes.lane(*arena.lane(row[0])),
-            row[9] & (_arena.URGENT | _arena.PATIENT),
+            row[9] & (_arena.URGENT | _arena.BULK),
         )
         for row in rows
     }
@@ -48,7 +48,7 @@ def test_a_lane_is_kept_by_checkpoints() -> None:
     world.arrive(3, b"a@x.example", b"b@y.example", options=Options(tenant="shop", pool="fast", priority=4))
     world.result(world.couriers.given[0], DEFERRED)
     expected = {
-        (1, 0): (("news", ""), _arena.PATIENT),
+        (1, 0): (("news", ""), _arena.BULK),
         (2, 0): (None, 0),
         (3, 0): (("shop", "fast"), _arena.URGENT),
         (3, 1): (("shop", "fast"), _arena.URGENT),
@@ -68,7 +68,7 @@ def test_no_envelope_is_read_for_a_class() -> None:
     world = World()
     message = Queued(id=FIRST + 1, ref=8, size=1, domains=(b"x.example",), wants=4, lane=("news", ""))
     world.manager.admission.admit(message)  # its envelope cannot be had
-    assert laned(world) == {(1, 0): (("news", ""), _arena.PATIENT)}
+    assert laned(world) == {(1, 0): (("news", ""), _arena.BULK)}
 
 
 def test_only_an_idle_delivery_changes_its_lane() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mta.queue._arena import ACTIVE, HELD, PATIENT, READY, URGENT, Arena
+from mta.queue._arena import ACTIVE, BULK, HELD, READY, URGENT, Arena
 from tests.kit.turns import Line
 
-RANKS = (URGENT, 0, PATIENT)  # marks of the classes
+RANKS = (URGENT, 0, BULK)  # marks of the classes
 
 
 class Both:
@@ -174,7 +174,7 @@ def urgent(arena: Arena, line: int, tenant: int) -> int:
 
 @pytest.mark.parametrize("tenant", [1, 2, 9])
 def test_an_urgent_one_passes_a_hundred_thousand(tenant: int) -> None:
-    """Patient ones of the same tenant, of others, of both; at once, whatever happened before."""
+    """Bulk ones of the same tenant, of others, of both; at once, whatever happened before."""
     arena, line, _ = filled({1: 1, 2: 5}, 50_000, rank=2)
     for _ in range(1234):
         arena.pop(line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mta.model import EPOCH_MS, WANTS_HASTE, WANTS_PATIENCE, IdSource
+from mta.model import EPOCH_MS, WANTS_BULK, WANTS_HASTE, IdSource
 from mta.queue._arena import READY, TIMED, Arena
 from mta.queue.waits import Waits, longest, percentile
 from tests.kit.queue import NOW
@@ -60,17 +60,17 @@ def test_the_report_is_of_the_last_minutes() -> None:
     arena = Arena()
     waits = Waits(arena, 0.0)
     assert waits.report(1.0) == {}
-    take(arena, (100_000,) * 10, marks=WANTS_PATIENCE << 2)
+    take(arena, (100_000,) * 10, marks=WANTS_BULK << 2)
     take(arena, (0,), marks=WANTS_HASTE << 2)
     first = waits.report(5.0)
-    assert list(first) == ["urgent", "patient"]
-    assert first["patient"]["p50"] == pytest.approx(100, rel=0.2)
+    assert list(first) == ["urgent", "bulk"]
+    assert first["bulk"]["p50"] == pytest.approx(100, rel=0.2)
     for minute in range(1, 12):
         waits.look(60.0 * minute)
         waits.look(60.0 * minute + 1)
-    take(arena, (10,), marks=WANTS_PATIENCE << 2)
+    take(arena, (10,), marks=WANTS_BULK << 2)
     last = waits.report(700.0)
-    assert (last["patient"]["begun"], last["patient"]["lately"]) == (11, 1)
-    assert last["patient"]["p99"] == pytest.approx(0.011)
-    assert last["patient"]["seconds"] <= 660
+    assert (last["bulk"]["begun"], last["bulk"]["lately"]) == (11, 1)
+    assert last["bulk"]["p99"] == pytest.approx(0.011)
+    assert last["bulk"]["seconds"] <= 660
     assert (last["urgent"]["lately"], last["urgent"]["p99"]) == (0, 0.0)

@@ -9,6 +9,7 @@ REQUIRETLS   handed on, or the mail goes back (RFC 8689 §4.2.1); a notice goes 
 DELIVERBY    what is left of the time; mode R needs a host that offers it and has not less than its minimum
              (RFC 2852 §4); of mode N a host without it is asked to tell of delays (§4.1.4.2)
 MT-PRIORITY  as it is (RFC 6710 §4.3)
+LIMITS       transactions and sessions are no longer than the host takes (RFC 9422 §4)
 BINARYMIME   said for what is binary still, in BDAT; CHUNKING without PIPELINING is not used, for each chunk would
              cost a round trip
 AUTH=        never: we are nobody's trusted submitter (RFC 4954 §5)
@@ -40,11 +41,14 @@ class Offer:
     chunking: bool = False
     binary: bool = False
     deliver_by: int | None = None  # the least time it takes mail for; None: not offered
+    mails: int = 0  # MAIL commands that a session may have (MAILMAX of LIMITS); 0: it does not say
+    recipients: int = 0  # RCPT commands that a transaction may have (RCPTMAX); 0 likewise
 
 
 def read_offer(extensions: Mapping[str, str], *, pipelining: bool) -> Offer:
     chunking = "CHUNKING" in extensions and pipelining
     by = extensions.get("DELIVERBY")
+    limits = _limits(extensions.get("LIMITS", ""))
     return Offer(
         size=_number(extensions.get("SIZE", "")) or ANY_SIZE,
         eight_bit="8BITMIME" in extensions,
@@ -55,6 +59,8 @@ def read_offer(extensions: Mapping[str, str], *, pipelining: bool) -> Offer:
         chunking=chunking,
         binary=chunking and "BINARYMIME" in extensions,
         deliver_by=None if by is None else _number(by.partition(",")[0]),  # RFC 2852 §2: further options may follow
+        mails=limits.get("MAILMAX", 0),
+        recipients=limits.get("RCPTMAX", 0),
     )
 
 
@@ -186,6 +192,12 @@ def _seconds_left(options: Options, now_ms: int) -> int:
 
 def _ascii(*addresses: bytes) -> bool:
     return all(map(bytes.isascii, addresses))
+
+
+def _limits(text: str) -> dict[str, int]:
+    """RFC 9422 §4: a list of NAME=NUMBER, in any order; what is none of that is no limit."""
+    pairs = (word.partition("=") for word in text.split(" "))
+    return {name.upper(): _number(value) for name, _, value in pairs}
 
 
 def _number(text: str) -> int:

@@ -96,7 +96,8 @@ class Pool:
     def update(self, site: Site) -> None:
         self.site = site
         self._most_until = 0.0
-        self._narrow = _narrow(site) or len(self._connections) > site.connections
+        told = any(connection.offer.mails for connection in self._connections)
+        self._narrow = _narrow(site) or told or len(self._connections) > site.connections
         if self._stricter is not None:
             self._stricter.update(site)
         while self._idle and len(self._connections) > site.connections:
@@ -183,8 +184,8 @@ class Pool:
                 reply = Reply(0, "4.3.0", f"the message cannot be read from the spool: {error}")
                 self._desk.report.settled(work, [Outcome(Status.DEFERRED, reply)])
             else:
-                if self._narrow:
-                    cut(work, self.site.recipients_per_message)
+                if work.several:
+                    cut(work, _least(self.site.recipients_per_message, connection.offer.recipients))
                 ordinary = stored.size <= connection.ceiling and not work.special
                 if ordinary or self._agrees(work, connection):
                     connection.given += 1
@@ -203,7 +204,7 @@ class Pool:
 
     def _has_had_enough(self, connection: Connection) -> bool:
         """Whether it is to be closed: it has carried its mail, or is one too many."""
-        most = self.site.messages_per_connection
+        most = _least(self.site.messages_per_connection, connection.offer.mails)
         return bool(most and connection.given >= most) or len(self._connections) > self.site.connections
 
     def _agrees(self, work: Work, connection: Connection) -> bool:
@@ -312,7 +313,10 @@ class Pool:
             return
         else:
             self._tally.heard()
-            outcomes = outcomes_of(result, work.members, connection.hop, connection.ended)
+            handed_on = connection.offer.dsn
+            outcomes = outcomes_of(
+                result, work.members, connection.hop, connection.ended, dsn_handed_on=handed_on, untimed=untimed
+            )
         if note(work, work.whole(outcomes)):
             self._waiting.appendleft(work)
             self._desk.loop.call_soon(self._dispatch)
@@ -445,8 +449,8 @@ class Pool:
 
     def _welcome(self, connection: Connection) -> None:
         self._connections.add(connection)
-        if len(self._connections) > self.site.connections:
-            self._narrow = True  # the share became smaller meanwhile
+        if len(self._connections) > self.site.connections or connection.offer.mails:
+            self._narrow = True  # the share became smaller meanwhile, or the host says how much it takes
         connection.feed()
 
     def _passed_over(self, failure: DialFailure) -> None:
@@ -481,7 +485,12 @@ class Pool:
 
 def _narrow(site: Site) -> bool:
     """Whether its mail is measured out to connections."""
-    return bool(site.messages_per_connection or site.recipients_per_message)
+    return bool(site.messages_per_connection)
+
+
+def _least(ours: int, theirs: int) -> int:
+    """Of two limits, 0 being none."""
+    return min(ours, theirs) if ours and theirs else ours or theirs
 
 
 def _void(connection: Connection, result: _fastparse.TransactionResult) -> bool:

@@ -25,8 +25,8 @@ class Work:
     says more than addresses and size, so that a host must be looked at first (`mta.deliver.agreement`); `words` is what
     is said to it then, `fitted` the text made fit for one, `left_out` what became of recipients whom the host cannot
     serve: they are not among `members` then. `unguarded` tells that a notice of what required TLS goes without, since
-    no host that takes it offers REQUIRETLS (RFC 8689 §5). `pieces` is set where a site
-    does not take all recipients at once: `members` are those of one transaction then.
+    no host that takes it offers REQUIRETLS (RFC 8689 §5). `several` tells that there is more than one member; `pieces`
+    is set where a site or host does not take all at once: `members` are those of one transaction then.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Work:
         "notify",
         "pieces",
         "sender",
+        "several",
         "since",
         "special",
         "stored",
@@ -66,6 +67,7 @@ class Work:
         self.addresses: tuple[bytes, ...] = ()  # of the members, in the same order
         self.stored: Stored | None = None
         self.special = False
+        self.several = False
         self.words: Words | None = None
         self.fitted: Fitted | None = None
         self.pieces: Pieces | None = None
@@ -125,6 +127,7 @@ class Work:
             part = self.job.part
             self.members = self.job.pending or (parts[part] if parts else tuple(part_members(recipients, part)))
             self.addresses = tuple([recipients[i].address for i in self.members])
+            self.several = len(self.members) > 1
             orcpt = False
             for i in self.members:
                 self.notify |= recipients[i].notify

@@ -1,4 +1,4 @@
-"""Whose deliveries are, and by which pool they leave: names to the small numbers that slots of the arena have.
+"""Whose deliveries are, and where they leave from: names to the small numbers that slots of the arena have.
 
 Number 0 is nobody, and no pool. Names stay known for the life of the queue manager; there may be `MOST` of each kind,
 and what comes beyond counts as nobody's (its envelope still says whose it is).
@@ -6,20 +6,23 @@ and what comes beyond counts as nobody's (its envelope still says whose it is).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from mta.model import Lane
+from mta.model import ANYWHERE, Lane, Source
+from mta.queue._arena import Arena
+from mta.queue.egress import Egress
 
 MOST: Final = 65_536
 
 
 class Lanes:
-    """Those of one queue. `weighed` hears of each tenant's number and weight before anything of his is in a line."""
+    """Those of one queue. `egress` is None where mail leaves from anywhere."""
 
-    def __init__(self, weights: Mapping[str, int], weighed: Callable[[int, int], None]) -> None:
+    def __init__(self, arena: Arena, weights: Mapping[str, int], egress: Egress | None) -> None:
+        self._arena = arena
         self._weights = weights
-        self._weighed = weighed
+        self.egress = egress
         self.tenants = [""]
         self.pools = [""]
         self._tenants = {"": 0}
@@ -34,13 +37,19 @@ class Lanes:
             met = len(self.tenants)
             known = _number(tenant, self.tenants, self._tenants), _number(pool, self.pools, self._pools)
             if len(self.tenants) > met:
-                self._weighed(known[0], self._weights.get(tenant, 1))
+                self._arena.set_weight(known[0], self._weights.get(tenant, 1))
             self._known[lane] = known
         return known
 
     def lane(self, tenant: int, pool: int) -> Lane | None:
         """What they are the numbers of."""
         return (self.tenants[tenant], self.pools[pool]) if tenant or pool else None
+
+    def source_of(self, slot: int) -> Source:
+        """Where a delivery leaves from."""
+        if self.egress is None:
+            return ANYWHERE
+        return self.egress.choose(self.pools[self._arena.lane(slot)[1]], self._arena.id(slot))
 
 
 def _number(name: str, names: list[str], known: dict[str, int]) -> int:

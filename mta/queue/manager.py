@@ -25,7 +25,7 @@ from typing import Protocol
 
 from mta.config.settings import Delivery, Retry, Shape
 from mta.mail.replyclass import ReplyClass
-from mta.model import Change, Kind, MessageId, Ref, Resolver, Source, Store, id_text, id_time_ms, part_members
+from mta.model import Change, Kind, MessageId, Ref, Resolver, Store, id_text, id_time_ms, part_members
 from mta.net.seats import SeatTable
 from mta.observe.maillog import MailLog
 from mta.queue import _arena
@@ -94,9 +94,7 @@ class QueueManager:
         egress: Egress | None = None,
     ) -> None:
         self.store = store
-        self.retry = retry
-        self.schedule = Schedule(retry)
-        self.egress = egress  # None: mail leaves from anywhere
+        self.retry, self.schedule = retry, Schedule(retry)
         self.maillog = maillog
         self.counters = counters
         self.teller = teller
@@ -104,6 +102,7 @@ class QueueManager:
         self.random = random  # in [0, 1): it spreads load, and is no secret
         self._base = clock() - 1.0
         self.arena = Arena(0)
+        self.lanes = Lanes(self.arena, weights, egress)
         self.reasons = Reasons()
         self.extras = Extras()
         self.settling = Settling(self)
@@ -120,13 +119,12 @@ class QueueManager:
             failed=self.settling.no_route,
             routed=self.dispatch,
             met=self.regulator.met,
-            source_of=self._source_of if egress is not None else None,
+            source_of=None if egress is None else self.lanes.source_of,
         )
         self.domains = self.places.domains
         self.attempts = Attempts(self, self.couriers, seats)
         self.wishes = Wishes(self)
         self.aging = Aging(self)
-        self.lanes = Lanes(weights, self.arena.set_weight)
         self.waits = Waits(self.arena, clock())
         self.admission = Admission(self)
         self.by_hand = ByHand(self)
@@ -197,10 +195,6 @@ class QueueManager:
         arena = self.arena
         tenant = self.lanes.tenants[arena.lane(slot)[0]]
         return self.schedule.plan(self.domains[arena.domain(slot)], self.site_name(arena.site(slot)), tenant, blame)
-
-    def _source_of(self, slot: int) -> Source:
-        assert self.egress is not None
-        return self.egress.choose(self.lanes.pools[self.arena.lane(slot)[1]], self.arena.id(slot))
 
     def site_name(self, number: int) -> str:
         """Nothing for 0: no site yet."""

@@ -29,15 +29,22 @@ def laned(world: World) -> dict[tuple[int, int], tuple[object, int]]:
 
 
 def test_names_have_numbers_and_there_are_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighed: list[tuple[int, int]] = []
-    known = Lanes({"b": 3}, lambda tenant, weight: weighed.append((tenant, weight)))
+    arena = _arena.Arena()
+    known = Lanes(arena, {"b": 3}, None)
     assert known.numbers(("a", "")) == (1, 0)
     assert known.numbers(("b", "p")) == (2, 1)
     assert known.numbers(("a", "p")) == (1, 1)
     assert [known.lane(*n) for n in ((0, 0), (1, 0), (2, 1), (0, 1))] == [None, ("a", ""), ("b", "p"), ("", "p")]
     monkeypatch.setattr(lanes, "MOST", 3)
     assert known.numbers(("c", "q")) == (0, 2)
-    assert weighed == [(1, 1), (2, 3)]
+    line = arena.new_line()
+    whose = {}
+    for n in range(80):
+        slot = arena.add(n, n, 0, 0)
+        arena.assign(slot, 1 + n % 2, 0)
+        arena.push(line, slot, _arena.READY)
+        whose[slot] = 1 + n % 2
+    assert [whose[arena.pop(line)] for _ in range(40)].count(2) == 30, "three of four"
 
 
 def test_a_lane_is_kept_by_checkpoints() -> None:

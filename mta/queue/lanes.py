@@ -36,9 +36,10 @@ class Lanes:
             tenant, pool = lane
             met = len(self.tenants)
             known = _number(tenant, self.tenants, self._tenants), _number(pool, self.pools, self._pools)
-            if len(self.tenants) > met:
-                self._arena.set_weight(known[0], self._weights.get(tenant, 1))
-            self._known[lane] = known
+            if len(self.tenants) > met and (weight := self._weights.get(tenant, 1)) != 1:
+                self._arena.set_weight(known[0], weight)
+            if len(self._known) < 2 * MOST:
+                self._known[lane] = known
         return known
 
     def lane(self, tenant: int, pool: int) -> Lane | None:

@@ -3,7 +3,9 @@
 Order: a [[domain]] of this server by its exact name; the first [[route]] that matches; an address literal; the MX
 records (RFC 5321 §5.1). A route's pattern is a domain, "*.domain" for everything below it, or "*".
 
-Invariant: sites have canonical names, so that two ways to the same hosts give the same site and share its limits.
+Invariant: sites have canonical names, so that two ways to the same hosts give the same site and share its limits. One
+of MX hosts is called after these, in the order in which they are tried: "mx:a.example=b.example,c.example" has two of
+the same preference and a third behind them, whatever numbers the records have.
 """
 
 from __future__ import annotations
@@ -71,9 +73,10 @@ class Router:
             hops = [h for h in hops if h.preference < min(ours)]
         if not hops:
             raise LookupFailure(LOOP, permanent=True)
-        hosts = tuple(sorted({Hop(h.preference, h.host.lower().rstrip(".")) for h in hops}, key=_order))
+        hosts = _canonical(hops)
         implicit = len(hosts) == 1 and hosts[0].host == domain
-        name = "mx:" + ",".join(f"{h.preference}:{h.host}" for h in hosts)
+        levels = [[h.host for h in hosts if h.preference == level] for level in range(hosts[-1].preference + 1)]
+        name = "mx:" + ",".join("=".join(level) for level in levels)
         return Site(
             name=name, kind="smtp", hops=hosts, port=self._port, connections=self._connections, implicit=implicit
         )
@@ -96,9 +99,10 @@ class Router:
         )
 
     def _literal(self, name: str) -> Site:
-        text = name.strip("[]").removeprefix("ipv6:")
+        text = name.removeprefix("[").removesuffix("]").removeprefix("ipv6:")
         try:
-            address = str(ipaddress.ip_address(text))
+            given = ipaddress.ip_address(text)
+            address = str(getattr(given, "ipv4_mapped", None) or given)
         except ValueError:
             raise LookupFailure(
                 Reply(550, "5.1.2", f"{name} is no address that mail can be sent to"), permanent=True
@@ -110,6 +114,16 @@ class Router:
             port=self._port,
             connections=self._connections,
         )
+
+
+def _canonical(hops: Sequence[Hop]) -> tuple[Hop, ...]:
+    """Each host once, where it is first tried; preferences counted from 0."""
+    best: dict[str, int] = {}
+    for hop in hops:
+        host = hop.host.lower().rstrip(".")
+        best[host] = min(hop.preference, best.get(host, hop.preference))
+    levels = {preference: level for level, preference in enumerate(sorted(set(best.values())))}
+    return tuple(sorted((Hop(levels[p], host) for host, p in best.items()), key=_order))
 
 
 def _order(hop: Hop) -> tuple[int, str]:

@@ -1,5 +1,7 @@
 """Retries, routing, outcomes, reasons: functions of their arguments."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +88,44 @@ def test_domains_of_one_provider_share_a_site() -> None:
     b = ROUTER.by_mx("b.example", [Hop(10, "mx1.p.example"), Hop(20, "mx2.p.example")])
     assert a == b
     assert [h.host for h in a.hops] == ["mx1.p.example", "mx2.p.example"]
+    assert a.name == "mx:mx1.p.example,mx2.p.example"
+
+
+@pytest.mark.parametrize(
+    ("records", "name"),
+    [
+        ([(0, "a"), (5, "b")], "mx:a,b"),
+        ([(5, "b."), (1, "A.")], "mx:a,b"),
+        ([(10, "B"), (20, "a")], "mx:b,a"),
+        ([(10, "b"), (10, "A"), (20, "c")], "mx:a=b,c"),
+        ([(30, "c"), (20, "a"), (20, "b")], "mx:a=b,c"),
+        ([(10, "a"), (20, "A."), (30, "b"), (5, "a")], "mx:a,b"),
+        ([(65535, "a")], "mx:a"),
+    ],
+)
+def test_the_same_hosts_in_the_same_order_are_the_same_site(records: list[tuple[int, str]], name: str) -> None:
+    """Whatever the numbers are, and however the names are written; a host counts where it is tried first."""
+    hops = [Hop(preference, f"{host[:1]}.example{host[1:]}") for preference, host in records]
+    site = ROUTER.by_mx("x.example", hops)
+    assert site.name == re.sub("([a-c])", r"\1.example", name)
+    tried = [sorted(h.host for h in site.hops if h.preference == level) for level in range(3)]
+    assert "mx:" + ",".join("=".join(level) for level in tried if level) == site.name
+
+
+@pytest.mark.parametrize(
+    "domain", [b"[192.0.2.1]", b"[IPv6:::ffff:192.0.2.1]", b"[IPv6:::FFFF:c000:201]", b"sub.smart.example"]
+)
+def test_an_address_is_the_same_site_however_it_is_written(domain: bytes) -> None:
+    hop = NextHop(kind="smtp", host="192.0.2.1", port=25)
+    router = Router([], [Route(domain="*.smart.example", next_hop=hop)], hostname="h", connections=1, port=25)
+    site = router.decide(domain)
+    assert not isinstance(site, Lookup)
+    assert (site.name, site.hops) == ("smtp:192.0.2.1:25", (Hop(0, "192.0.2.1"),))
+
+
+@pytest.mark.parametrize("domain", [b"[IPv6:2001:DB8::1]", b"[IPV6:2001:db8:0:0:0:0:0:1]", b"[ipv6:2001:0db8::0001]"])
+def test_an_ipv6_literal_has_one_form(domain: bytes) -> None:
+    assert ROUTER.decide(domain).name == "smtp:2001:db8::1:25"  # type: ignore[union-attr]
 
 
 def test_hosts_no_better_than_ourselves_are_cut() -> None:

@@ -78,11 +78,18 @@ class Concurrency:
         self.floor, self.ceiling, self.start = floor, ceiling, start
         self._limit = min(max(self._limit, float(floor)), float(ceiling))
 
-    def set(self, limit: float, threshold: float) -> None:
-        """As it was learned in an earlier life."""
-        self._limit = min(max(limit, float(self.floor)), float(self.ceiling))
-        self.threshold = min(max(threshold, self._limit), float(self.ceiling))
+    @property
+    def learned(self) -> bool:
+        """Whether it knows anything that a new one does not."""
+        return not self.untroubled or (self.limit > self.start)
+
+    def set(self, limit: int, threshold: int, probe_wait: float, now: float) -> None:
+        """As it was learned in an earlier life; the next trial above it is not sooner for a restart."""
+        self._limit = float(min(max(limit, self.floor), self.ceiling))
+        self.threshold = float(min(max(threshold, limit), self.ceiling))
         self.untroubled = self.threshold >= self.ceiling
+        self.probe_wait = max(_FIRST_PROBE, min(probe_wait, _LONGEST_PROBE))
+        self.no_growth_before = now if self.untroubled else now + self.probe_wait
 
     def restart(self) -> None:
         """The site was down and is back: begin low, and grow as if nothing was known, up to what was right before."""

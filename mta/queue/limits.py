@@ -21,6 +21,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import msgspec
+
 from mta.config.settings import Rate
 from mta.model import Reply
 from mta.queue.concurrency import Concurrency
@@ -75,6 +77,21 @@ class LimitState:
     messages_per_connection: int
     recipients_per_message: int
     places: dict[str, str]  # what a rule says, and where it is written
+
+
+class Memo(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """What of a site's limits outlives a restart. Fields are only ever appended."""
+
+    limit: int = 0  # connections; 0: nothing was learned
+    threshold: int = 0
+    probe_wait: float = 0.0
+    rate: float = 0.0  # learned
+    peak: float = 0.0
+    paused: Pause | None = None
+    cooling: Pause | None = None
+    down: Down | None = None
+    connections: int = 0  # set by hand
+    hand_rate: Rate | None = None
 
 
 class SiteLimits:
@@ -256,6 +273,34 @@ class SiteLimits:
         self.concurrency.bound(*bounds)
         self.pace.fix(rules.rate if rate is None else rate)
         self._regate()
+
+    # ---- over restarts
+
+    def memo(self, now: float) -> Memo | None:
+        """What is worth remembering; None: it is like any new site."""
+        learned = self.concurrency.learned
+        connections, rate = self._by_hand
+        memo = Memo(
+            limit=self.concurrency.limit if learned else 0,
+            threshold=int(self.concurrency.threshold) if learned else 0,
+            probe_wait=self.concurrency.probe_wait if learned else 0.0,
+            rate=round(self.pace.learned, 3),
+            peak=round(self.pace.peak, 3) if self.pace.learned else 0.0,
+            paused=self.paused if self.paused is not None and now < self.paused.until else None,
+            cooling=self.cooling if self.cooling is not None and now < self.cooling.until else None,
+            down=self.down,
+            connections=connections,
+            hand_rate=rate,
+        )
+        return memo if memo != Memo() else None
+
+    def recall(self, memo: Memo, now: float) -> None:
+        """What was remembered holds again, within the rules of today."""
+        if memo.limit:
+            self.concurrency.set(memo.limit, memo.threshold, memo.probe_wait, now)
+        self.pace.set(memo.rate, memo.peak)
+        self.paused, self.cooling, self.down = memo.paused, memo.cooling, memo.down
+        self.set_by_hand(memo.connections, memo.hand_rate)
 
     # ---- to look at
 

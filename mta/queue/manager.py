@@ -38,6 +38,7 @@ from mta.queue.couriers import Couriers
 from mta.queue.egress import Egress
 from mta.queue.extras import Extras
 from mta.queue.lanes import Lanes
+from mta.queue.learned import Learned
 from mta.queue.outcome import Verdict
 from mta.queue.places import Places
 from mta.queue.reasons import Reasons
@@ -92,6 +93,7 @@ class QueueManager:
         shapes: Sequence[Shape] = (),
         delivery: Delivery = Delivery(),  # noqa: B008 (frozen)
         egress: Egress | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.store = store
         self.retry, self.schedule = retry, Schedule(retry)
@@ -107,7 +109,7 @@ class QueueManager:
         self.extras = Extras()
         self.settling = Settling(self)
         self.couriers = couriers(self)
-        self.regulator = Regulator(self, shapes, delivery)
+        self.regulator = Regulator(self, shapes, delivery, learned or Learned(None, clock))
         self.sites = SiteTable(self.arena, list(self.couriers.by_worker), self.regulator.limits)
         self.places = Places(
             arena=self.arena,

@@ -26,6 +26,7 @@ from mta.model import HopKind, Reply, Site, SiteNews, SiteTraffic, Source, Traff
 from mta.observe.maillog import printable, quoted
 from mta.queue import _arena
 from mta.queue.explain import span
+from mta.queue.learned import EVERY, Learned
 from mta.queue.limits import NEVER, LimitState, SiteLimits
 from mta.queue.outcome import Verdict
 from mta.queue.retry import wait_after
@@ -60,8 +61,10 @@ class SiteState:
 class Regulator:
     """That of one queue manager."""
 
-    def __init__(self, manager: QueueManager, shapes: Sequence[Shape], delivery: Delivery) -> None:
+    def __init__(self, manager: QueueManager, shapes: Sequence[Shape], delivery: Delivery, learned: Learned) -> None:
         self._manager = manager
+        self._learned = learned
+        self._keep_at = 0.0
         self._shapes = shapes
         self._delivery = delivery
         self._by_domain = any(shape.domain for shape in shapes)
@@ -71,7 +74,9 @@ class Regulator:
 
     def limits(self, site: Site, source: Source) -> SiteLimits:
         """What holds for a site that is met for the first time, from that source."""
-        return SiteLimits(self._shaping(site, source, ()))
+        limits = SiteLimits(self._shaping(site, source, ()))
+        self._learned.recall((site.name, source.name), limits)
+        return limits
 
     def met(self, queue: SiteQueue, domain: str) -> None:
         """Mail for this domain goes there; a rule may want to know."""
@@ -108,6 +113,17 @@ class Regulator:
             if queue.wakes_at == when:  # else it sleeps longer by now, or was woken
                 queue.wakes_at = 0.0
                 self._manager.places.dirty.add(queue)
+        if now >= self._keep_at:
+            self._keep_at = now + EVERY
+            self.keep()
+
+    def keep(self) -> None:
+        """Write what was learned, as far as it has changed."""
+        self._learned.keep((_key(queue), queue.limits) for queue in self._manager.sites.by_number[1:])
+
+    def close(self) -> None:
+        self.keep()
+        self._learned.close()
 
     def _sleep(self, queue: SiteQueue, now: float) -> None:
         when = queue.limits.wakes(now)
@@ -308,6 +324,8 @@ class Regulator:
         return found
 
     def _log(self, queue: SiteQueue, event: str, fields: str) -> None:
+        """Something happened that people want to know of, now and after a restart."""
+        self._learned.keep(((_key(queue), queue.limits),))
         self._manager.maillog("-", f"site-{event}", f"site={quoted(queue.site.name)}{_from(queue.source)} {fields}")
 
 
@@ -324,6 +342,10 @@ def _next_event(state: LimitState, queue: SiteQueue, now: float) -> str:
         case "down":
             return f"the next probe is in {span(state.until - now)}, and `mta site flush {name}` makes it now"
     return f"the next one may go in {span(state.until - now)}"
+
+
+def _key(queue: SiteQueue) -> tuple[str, str]:
+    return queue.site.name, queue.source.name
 
 
 def _from(source: Source) -> str:

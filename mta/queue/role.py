@@ -32,6 +32,7 @@ from mta.queue._arena import ACTIVE
 from mta.queue.couriers import Couriers
 from mta.queue.egress import Egress
 from mta.queue.filter import AMBIGUOUS, STATES
+from mta.queue.learned import Learned
 from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator, Row
@@ -125,6 +126,7 @@ class Desk:
             weights={tenant.name: tenant.weight for tenant in settings.tenant},
             shapes=settings.shape,
             delivery=settings.delivery,
+            learned=Learned(settings.server.state_dir / "sites.db", time.time),
             suppression=Suppression(settings.suppression, settings.server.state_dir / "suppression.db", time.time),
         )
         notifier.attach(self.manager, self._store.floor)
@@ -172,6 +174,7 @@ class Desk:
         for link in self._links:
             link.close()
         await self._store.close()
+        self.manager.regulator.close()
         if self.manager.suppression is not None:
             self.manager.suppression.close()
         self._maillog.flush()

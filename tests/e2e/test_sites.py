@@ -180,4 +180,8 @@ def test_a_reply_may_call_for_a_pause(tmp_path: Path) -> None:
         assert "cools down" in told
         assert "4.7.28" in told
         assert re.search(r"mta\.toml:\d+: we are told to", told), told
+        server.stop()
+        server.start()
+        wait_for(lambda: server.status()["recovered"], 20, "a queue that is open again")
+        assert "cools down" in server.ctl("queue", "explain", waiting)
         assert sink.seen.taken == 0

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from mta.config.settings import NO_RATE, CoolDown, Rate
 from mta.model import Reply
 from mta.queue.concurrency import Concurrency
+from mta.queue.learned import Learned
 from mta.queue.limits import NEVER, SiteLimits
 from mta.queue.pace import Pace
 from mta.queue.shapes import Shaping
@@ -294,3 +298,62 @@ def test_new_rules_hold_at_once() -> None:
     site.shape(Shaping(8, 8, 8))
     assert site.connections == 8
     assert site.state(0.0).fixed
+
+
+# ---- over restarts
+
+
+def test_a_new_site_has_nothing_to_remember() -> None:
+    assert limits().memo(0.0) is None
+
+
+def test_what_was_learned_outlives_a_restart(tmp_path: Path) -> None:
+    site = limits()
+    Sink(8).run(site.concurrency, 0.0, 20.0)
+    site.pace.taken = 20.0
+    site.complained(30.0, "421 too fast")
+    site.pause(NEVER, "maintenance", "ann")
+    site.set_by_hand(0, Rate(5, 1))
+    site.unreachable(40.0, 60.0, "refused")
+    learned = Learned(tmp_path / "sites.db", lambda: 50.0)
+    learned.keep([(("mx:1:a", "main"), site), (("mx:1:b", ""), limits())])
+    learned.close()
+    again, other = limits(), limits()
+    later = Learned(tmp_path / "sites.db", lambda: 50.0)
+    later.recall(("mx:1:a", "main"), again)
+    later.recall(("mx:1:b", ""), other)
+    assert again.state(50.0) == replace(site.state(50.0), service=0.0, why_connections="")
+    assert again.state(50.0).who == "ann"
+    assert other.memo(50.0) is None
+    again.resume()
+    again.set_by_hand(0, None)
+    again.forget()
+    later.keep([(("mx:1:a", "main"), again)])
+    later.close()
+    last = Learned(tmp_path / "sites.db", lambda: 50.0)
+    fresh = limits()
+    last.recall(("mx:1:a", "main"), fresh)
+    last.close()
+    assert fresh.memo(50.0) is None
+
+
+def test_what_is_old_is_forgotten(tmp_path: Path) -> None:
+    site = limits()
+    site.pause(NEVER, "maintenance", "ann")
+    first = Learned(tmp_path / "sites.db", lambda: 0.0)
+    first.keep([(("mx:1:a", ""), site)])
+    first.close()
+    Learned(tmp_path / "sites.db", lambda: 31 * 86400.0).close()
+    later, fresh = Learned(tmp_path / "sites.db", lambda: 31 * 86400.0), limits()
+    later.recall(("mx:1:a", ""), fresh)
+    later.close()
+    assert fresh.paused is None
+
+
+def test_without_a_usable_file_mail_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learned, site = Learned(tmp_path / "no" / "sites.db", lambda: 0.0), limits()
+    assert "nothing is remembered of sites" in capsys.readouterr().err
+    site.pause(NEVER, "maintenance", "ann")
+    learned.keep([(("mx:1:a", ""), site)])
+    learned.recall(("mx:1:a", ""), limits())
+    learned.close()

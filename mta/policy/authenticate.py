@@ -70,6 +70,8 @@ class Granted:
 
     user: str
     addresses: tuple[str, ...]
+    tenant: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +293,7 @@ class Exchange:
     def _verdict(self, user: User | None) -> Granted | Denied:
         if user is None:
             return Denied(WRONG, self._user, "unknown user, wrong secret, or disabled")
-        return Granted(user.name, user.addresses)
+        return Granted(user.name, user.addresses, user.tenant, user.priority)
 
     async def _scram(self, digest: str) -> Answer:
         if reason := self._shut_out():

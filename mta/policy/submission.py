@@ -23,16 +23,17 @@ _NO_END = b"552 5.3.4 The header of this message is too long\r\n"
 
 
 class LoggedIn(str):
-    """A user's name, and what is his besides: addresses, and "@domain" for all of a domain; his tenant."""
+    """A user's name, and what is his besides: addresses, and "@domain" for all of a domain; his tenant and priority."""
 
-    __slots__ = ("addresses", "tenant")
+    __slots__ = ("addresses", "priority", "tenant")
     addresses: frozenset[str]
     tenant: str
+    priority: int
 
-    def __new__(cls, name: str, addresses: Sequence[str], tenant: str = "") -> LoggedIn:
+    def __new__(cls, name: str, addresses: Sequence[str], tenant: str = "", priority: int = 0) -> LoggedIn:
         made = super().__new__(cls, name)
         made.addresses = frozenset(map(with_a_labels, addresses))
-        made.tenant = tenant
+        made.tenant, made.priority = tenant, priority
         return made
 
 

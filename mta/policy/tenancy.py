@@ -4,7 +4,7 @@ Order, the first that says something counts:
 
     tenant    a header field, of who is trusted with that; the user who is logged in, by what let him in or by
               [[tenant]] users; the domain of the sender, of who may relay or is logged in; the listener
-    priority  what the client asked for (MT-PRIORITY); the tenant's; the listener's
+    priority  what the client asked for (MT-PRIORITY); what let the user in; the tenant's; the listener's
 
 PURE. `Tenancy.of` gives None where nothing is configured that could matter, so that others pay one test for it.
 
@@ -28,13 +28,14 @@ from mta.policy.users.accounts import folded
 _NOTHING: Final = Options()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a mail when its text is whole. `named` is what its header says, where that counts."""
 
     sender: bytes
     user: str = ""
     user_tenant: str = ""  # by the word of what let him in
+    user_priority: int = 0
     trusted: bool = False
     named: str = ""
 
@@ -56,7 +57,8 @@ class Tenancy:
     def of(cls, settings: Settings, listener: Listener) -> Tenancy | None:
         """None: no mail of this listener is anybody's, or has another priority than it came with."""
         made = cls(settings, listener)
-        matters = listener.priority or settings.tenant or settings.egress or made._field is not None
+        hooks = listener.role == "submission" and any(auth.type == "hook" for auth in settings.auth)
+        matters = hooks or listener.priority or settings.tenant or settings.egress or made._field is not None
         return made if matters else None
 
     def read_header(self, text: bytes) -> tuple[str, bytes]:
@@ -80,7 +82,7 @@ class Tenancy:
         """The options with what is decided here."""
         name = self._tenant_of(facts)
         tenant = self._tenants.get(name)
-        rank = (tenant.priority if tenant is not None else 0) or self._listener.priority
+        rank = facts.user_priority or (tenant.priority if tenant is not None else 0) or self._listener.priority
         if options is not None and options.priority:
             rank = 0
         pool = self._pool(name, domain_of(facts.sender), rank or (options.priority if options is not None else 0))

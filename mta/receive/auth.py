@@ -87,9 +87,9 @@ class Logins:
         match answer:
             case Challenge(data):
                 connection.proceed(session.challenge(data))
-            case Granted(user, addresses):
+            case Granted(user, addresses, tenant, priority):
                 connection.origin = None  # the trace header tells of the login
-                connection.proceed(session.authenticated(_WELCOME, LoggedIn(user, addresses)))
+                connection.proceed(session.authenticated(_WELCOME, LoggedIn(user, addresses, tenant, priority)))
             case Denied(reply):
                 connection.proceed(session.auth_failed(reply))
 

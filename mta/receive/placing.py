@@ -22,13 +22,8 @@ def place(
     if trusted and isinstance(body, bytes):
         named, body = tenancy.read_header(body)
     user = session.user
-    facts = Facts(
-        sender=session.sender,
-        user=user,
-        user_tenant=user.tenant if isinstance(user, LoggedIn) else "",
-        trusted=trusted,
-        named=named,
-    )
+    tenant, priority = (user.tenant, user.priority) if isinstance(user, LoggedIn) else ("", 0)
+    facts = Facts(session.sender, user, tenant, priority, trusted, named)
     return tenancy.place(options, facts), body
 
 

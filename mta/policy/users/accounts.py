@@ -21,10 +21,15 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who has logged in, and the addresses that are his: "name@domain", or "@domain" for all of a domain."""
+    """Who has logged in, and the addresses that are his: "name@domain", or "@domain" for all of a domain.
+
+    `tenant` and `priority`: on whose account his mail goes, and how urgent it is, where a back-end says so.
+    """
 
     name: str
     addresses: tuple[str, ...] = ()
+    tenant: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

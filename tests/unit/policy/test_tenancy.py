@@ -151,6 +151,13 @@ def test_the_first_rule_says_by_which_pool_it_leaves(sender: bytes, tenant: str,
     assert lane_of(envelope) == ((tenant, pool) if tenant or pool else None)
 
 
+def test_what_let_a_user_in_says_how_urgent_his_mail_is() -> None:
+    tenancy = rules(BULK, Tenant(name="acme"), priority=5)
+    found = placed(tenancy, user="u", user_tenant="bulk", user_priority=2)
+    assert found == Options(tenant="Bulk", rank=2)
+    assert placed(tenancy, Options(priority=-1), user="u", user_priority=2) == Options(priority=-1, tenant="Bulk")
+
+
 def test_a_rule_for_all_makes_options_where_there_were_none() -> None:
     found = placed(rules(egress=(Egress(pool="out"),), header=""))
     assert found == Options(pool="out")

@@ -32,6 +32,9 @@ def judge(name: str = "some_hooks:check") -> User | None:
         (True, User("alice")),
         (["A@x.test", "@y.test"], User("alice", ("a@x.test", "@y.test"))),
         ((), User("alice")),
+        ({}, User("alice")),
+        ({"tenant": "acme", "priority": -4}, User("alice", (), "acme", -4)),
+        ({"addresses": ["A@x.test"], "tenant": None}, User("alice", ("a@x.test",))),
         (False, None),
         (None, None),
     ],
@@ -47,7 +50,19 @@ def test_answers(module: Any, answer: Any, user: User | None) -> None:
     assert judge() == user
 
 
-@pytest.mark.parametrize("answer", ["alice@x.test", 1, object()])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "alice@x.test",
+        1,
+        object(),
+        {"tenent": "x"},
+        {"priority": 10},
+        {"priority": "high"},
+        {"tenant": 7},
+        {"addresses": "x"},
+    ],
+)
 def test_wrong_answers(module: Any, answer: Any) -> None:
     module.check = lambda *arguments: answer
     with pytest.raises(Unavailable):

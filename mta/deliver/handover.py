@@ -25,6 +25,7 @@ from mta.model import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
 
 ANY_SIZE = 1 << 62
 NO_UTF8 = Reply(0, "5.6.7", "an address with non-ASCII characters, and the next host does not offer SMTPUTF8")
+NO_DELIVERBY = Reply(0, "5.3.3", "it must be delivered in time or go back, and the next host cannot promise that")
 _LONGEST_BY = 999_999_999  # seconds: RFC 2852 §4 has nine digits
 
 
@@ -160,7 +161,7 @@ def _refusal(
         if left <= 0:
             return Reply(0, "5.4.7", "not delivered within the time that was set for it")
         if offer.deliver_by is None and not final:
-            return Reply(0, "5.3.3", "it must be delivered in time or go back, and the next host cannot promise that")
+            return NO_DELIVERBY
         if left < (offer.deliver_by or 0):
             return Reply(0, "5.4.7", f"{left} s are left, and the next host asks for {offer.deliver_by} s")
     return None

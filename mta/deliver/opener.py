@@ -8,24 +8,35 @@ do is noted (`mta.deliver.manners`), and it is called once more without. Where `
 done without it: the next host is tried, and in the end the mail waits. A unix socket does not leave the machine, and is
 as it is.
 
-A strict opener wants hosts that prove who they are and offer REQUIRETLS (RFC 8689 §4.2.1). The name that is proved is
+An opener that demands TLS wants hosts that prove who they are and offer REQUIRETLS (RFC 8689 §4.2.1); one that demands
+TIME wants hosts with DELIVERBY (RFC 2852 §4.1.4.1). The name that is proved is
 that of the MX record, which DNS may have been made to lie about: neither DNSSEC nor MTA-STS is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import ssl
 from collections.abc import Callable
 
 from mta.deliver.connection import Connection, Owner
 from mta.deliver.desk import Desk
+from mta.deliver.handover import NO_DELIVERBY
 from mta.deliver.manners import Lesson, Manner
 from mta.model import Hop, Reply, Site
 from mta.net.dial import DialFailure, Target, connect, reachable, targets
 from mta.observe.maillog import printable
 
 _STOPPING = Reply(0, "4.3.2", "this server is stopping")
+
+
+class Demand(enum.Flag):
+    """What a host must offer, or the next one is tried; where none does, the mail goes back."""
+
+    NOTHING = 0
+    TLS = enum.auto()
+    TIME = enum.auto()
 
 
 class Opener:
@@ -39,11 +50,12 @@ class Opener:
         desk: Desk,
         owner: Owner,
         *,
-        strict: bool = False,
+        demands: Demand = Demand.NOTHING,
         passed_over: Callable[[DialFailure], None] = lambda _: None,
     ) -> None:
         self._desk = desk
-        self._strict = strict
+        self._demands = demands
+        self._strict = Demand.TLS in demands
         self._owner = owner
         self._passed_over = passed_over
         self.shaking: set[Connection] = set()
@@ -128,6 +140,8 @@ class Opener:
             return Reply(
                 0, "5.7.30", f"{connection.hop}: TLS is required on the whole way, and it offers no REQUIRETLS"
             )
+        if Demand.TIME in self._demands and connection.offer.deliver_by is None:
+            return NO_DELIVERBY
         if not self._required or connection.session.tls or not (target.port or self._strict):
             return None
         refusal = connection.session.tls_refusal
@@ -136,11 +150,12 @@ class Opener:
         return Reply(0, enhanced, f"{connection.hop}: TLS is required, and {printable(why)}")
 
     def _failure(self, called: Connection) -> DialFailure:
-        """RFC 8689 §4.2.1: what cannot be had in safety goes back, when no host of the site can do better."""
+        """What is demanded and cannot be had goes back, when no host of the site can do better (RFC 8689 §4.2.1)."""
         ended = called.ended
         if self._strict and called.tls_failure is not None and called.tls_failure.rejected:
             ended = Reply(0, "5.7.10", f"TLS is required on the whole way; {ended.text}")
-        return DialFailure(ended, self._strict and not ended.code and ended.enhanced.startswith("5"), called.hop)
+        permanent = bool(self._demands) and not ended.code and ended.enhanced.startswith("5")
+        return DialFailure(ended, permanent, called.hop)
 
     def _learns(self, connection: Connection, manner: Manner) -> bool:
         """Whether the host is to be called again, in another manner."""

@@ -31,8 +31,9 @@ from mta.deliver.agreement import agree, why
 from mta.deliver.connection import Connection
 from mta.deliver.desk import Desk
 from mta.deliver.fitting import Fitted, Unfitted, fit
+from mta.deliver.handover import NO_DELIVERBY
 from mta.deliver.manners import Lesson
-from mta.deliver.opener import Opener
+from mta.deliver.opener import Demand, Opener
 from mta.deliver.outcomes import all_delivered, outcomes_of, reply_of, untouched
 from mta.deliver.pieces import cut, note, uncut, whole
 from mta.deliver.traffic import Tally
@@ -52,19 +53,22 @@ _STOPPING = Reply(0, "4.3.2", "this server is stopping")
 
 
 class Pool:
-    """One SMTP or LMTP site. `strict`: its mail that requires TLS on the whole way, on connections of its own."""
+    """One SMTP or LMTP site. `demands`: its mail that not every host of it may have, on connections of its own."""
 
-    def __init__(self, desk: Desk, site: Site, *, strict: bool = False, lenient: Pool | None = None) -> None:
+    def __init__(
+        self, desk: Desk, site: Site, *, demands: Demand = Demand.NOTHING, lenient: Pool | None = None
+    ) -> None:
         self._desk = desk
         self.site = site
-        self._strict = strict
+        self._demands = demands
+        self._strict = Demand.TLS in demands
         self._lenient = lenient  # of a strict one: where notices may go that nobody takes with REQUIRETLS
-        self._stricter: Pool | None = None  # for the mail of this site that needs it
+        self._special: dict[Demand, Pool] = {}  # for the mail of this site that needs it
         self._fitting: set[Work] = set()  # texts that are being made fit
         self._waiting: deque[Work] = deque()
         self._connections: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._opener = Opener(desk, self, strict=strict, passed_over=self._passed_over)
+        self._opener = Opener(desk, self, demands=demands, passed_over=self._passed_over)
         self._leaving: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._growth = 1
@@ -98,8 +102,8 @@ class Pool:
         self._most_until = 0.0
         told = any(connection.offer.mails for connection in self._connections)
         self._narrow = _narrow(site) or told or len(self._connections) > site.connections
-        if self._stricter is not None:
-            self._stricter.update(site)
+        for pool in self._special.values():
+            pool.update(site)
         while self._idle and len(self._connections) > site.connections:
             self._dismiss(self._idle[0])
         if not site.connections:
@@ -123,8 +127,8 @@ class Pool:
                 yield work.job
         for work in (*self._waiting, *self._fitting):
             yield work.job
-        if self._stricter is not None:
-            yield from self._stricter.busy()
+        for pool in self._special.values():
+            yield from pool.busy()
 
     def sweep(self) -> None:
         for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
@@ -135,20 +139,20 @@ class Pool:
         for connection in list(self._idle):
             if self._desk.clock.since(connection.active) >= patience:
                 self._dismiss(connection)
-        if self._stricter is not None:
-            self._stricter.sweep()
-            if self._stricter.unused:
-                self._stricter = None
+        for demands, pool in [*self._special.items()]:
+            pool.sweep()
+            if pool.unused:
+                del self._special[demands]
 
     @property
     def unused(self) -> bool:
         mine = self._connections or self._opener.shaking or self._leaving or self._opening
-        return not (self._waiting or self._fitting or mine or self._stricter)
+        return not (self._waiting or self._fitting or mine or self._special)
 
     def stop(self) -> None:
         self._stopping = True
-        if self._stricter is not None:
-            self._stricter.stop()
+        for pool in self._special.values():
+            pool.stop()
         self._give_back()
         for task in self._opening:
             task.cancel()
@@ -158,8 +162,8 @@ class Pool:
     def abandon(self) -> None:
         for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
             connection.give_up(_STOPPING)
-        if self._stricter is not None:
-            self._stricter.abandon()
+        for pool in self._special.values():
+            pool.abandon()
 
     def _give_back(self) -> None:
         """What waits, untried; what some recipients have got already is no more to be tried by others."""
@@ -214,7 +218,7 @@ class Pool:
         options = stored.envelope.options
         final = self.site.kind == "lmtp"
         if options is not None and options.require_tls and not (self._strict or final or work.unguarded):
-            self._divert(work)
+            self._divert(work, Demand.TLS)
             return False
         chunking = self._desk.settings.chunking
         now_ms, hop = int(time.time() * 1000), connection.hop
@@ -223,16 +227,20 @@ class Pool:
             return True
         if isinstance(agreed, Need):
             self._make_fit(work, stored, agreed, connection.hop)
+        elif agreed is NO_DELIVERBY and len(self.site.hops) > 1:
+            self._divert(work, Demand.TIME)  # another host of the site may do better
         else:
             self._settled(work, [Outcome(Status.FAILED, agreed, connection.hop)], tls=connection.tls)
         return False
 
-    def _divert(self, work: Work) -> None:
-        """To connections under verified TLS (RFC 8689 §4.2.1)."""
-        if self._stricter is None:
-            self._stricter = Pool(self._desk, self.site, strict=True, lenient=self)
+    def _divert(self, work: Work, demand: Demand) -> None:
+        """To hosts that can do it (RFC 8689 §4.2.1, RFC 2852 §4.1.4.1)."""
+        demands = self._demands | demand
+        if demands not in self._special:
+            lenient = self if demand is Demand.TLS else self._lenient
+            self._special[demands] = Pool(self._desk, self.site, demands=demands, lenient=lenient)
         work.stored = None
-        self._stricter.add_works([work])
+        self._special[demands].add_works([work])
 
     def _make_fit(self, work: Work, stored: Stored, need: Need, hop: str) -> None:
         self._fitting.add(work)
@@ -470,7 +478,7 @@ class Pool:
                 self._tally.trouble("refused", last.reply, last.hop, alive)
             return
         self._growth = 1
-        if temporary and not self._strict:
+        if temporary and not self._demands:
             self._tally.trouble("unreachable", last.reply, last.hop, 0)
         status = Status.DEFERRED if temporary else Status.FAILED
         outcome = Outcome(status, last.reply, last.hop)

@@ -434,6 +434,47 @@ def test_the_sender_hears_that_the_next_host_knows_of_no_time(
     assert {o.status: o.untimed for o in result.outcomes} == {Status.FAILED: False, Status.DELIVERED: untimed}
 
 
+@pytest.mark.parametrize(
+    ("second", "enhanced"), [(("DELIVERBY 60",), ""), ((), "5.3.3"), (("DELIVERBY 9000000000",), "5.4.7")]
+)
+def test_another_host_may_promise_what_the_first_cannot(tmp_path: Path, second: tuple[str, ...], enhanced: str) -> None:
+    """RFC 2852 §4.1.4.1: by-mode R goes to no host without DELIVERBY, but the other MX hosts are tried."""
+    first, other = Peer({"EHLO": ehlo()}), Peer({"EHLO": ehlo(*second)})
+    urgent = Options(deliver_by=4_000_000_000_000, by_return=True)
+    results: list[Result] = []
+
+    async def main() -> None:
+        for peer, name in ((first, "first"), (other, "other")):
+            await peer.start(str(tmp_path / name))
+        hops = (0, str(tmp_path / "first")), (10, str(tmp_path / "other"))
+        async with rig(tmp_path, site=smtp_site(*hops, port=0), idle_timeout=0.05) as (r, pool):
+            pool.add([*r.mail(1), r.job(r.reader.put(b"a@x", [b"b@y"], b"x\r\n", options=urgent))])
+            await r.settled(2)
+            await until(lambda: pool.unused)
+            results.extend(r.results)
+        for peer in (first, other):
+            await peer.stop()
+
+    run(main())
+    assert len(first.messages) == 1  # the ordinary one
+    timed = next(result for result in results if result.outcomes or enhanced == "")
+    if enhanced:
+        assert failed(timed) == enhanced
+        assert other.messages == []
+    else:
+        assert all(result.outcomes == () for result in results)
+        (message,) = other.messages
+        assert message.sender.startswith("MAIL FROM:<a@x> BY=")
+        assert message.sender.endswith(";R")
+
+
+def test_where_there_is_one_host_it_goes_back_at_once(tmp_path: Path) -> None:
+    peer = Peer()
+    result, _ = send(tmp_path, peer, b"x\r\n", options=Options(deliver_by=4_000_000_000_000, by_return=True))
+    assert failed(result) == "5.3.3"
+    assert peer.connections == 1
+
+
 # ---- BDAT and BINARYMIME
 
 BINARY = (

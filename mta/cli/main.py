@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> int:
     arguments, more = parser.parse_known_args(words)
     if more:
         # Filter words may stand on both sides of an option; argparse takes only the first group of them.
-        if arguments.module not in ("queue", "log") or any(word.startswith("-") for word in more):
+        if arguments.module not in ("queue", "log", "trace") or any(word.startswith("-") for word in more):
             parser.error(f"unrecognized arguments: {' '.join(more)}")
         arguments.words += more
     try:
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _verb(verbs, common, "check", "say what is wrong with the configuration and its surroundings")
     status = _verb(verbs, common, "status", "what the server does")
     status.add_argument("--json", action="store_true", help="for programs")
+    _trace_parser(_verb(verbs, common, "trace", "what was said in SMTP sessions that went wrong"))
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
     _log_parser(_verb(verbs, common, "log", "what became of mail that is no longer queued"), common)
@@ -81,6 +82,14 @@ def _verb(
     verb = verbs.add_parser(name, help=text, description=text, parents=[common])
     verb.set_defaults(module=name)
     return verb
+
+
+def _trace_parser(trace: argparse.ArgumentParser) -> None:
+    trace.add_argument(
+        "words", nargs="*", metavar="FILTER", help="site=… client=… id=… host=… why=… side=in|out; last, last=N"
+    )
+    trace.add_argument("--follow", action="store_true", help="go on with those that come")
+    trace.add_argument("--json", action="store_true", help="for programs: one object a line")
 
 
 def _send_parser(send: argparse.ArgumentParser) -> None:

@@ -599,6 +599,22 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """[trace]: transcripts of SMTP sessions for `mta trace`, without texts and without what is said in logins."""
+
+    failures: bool = key("Keep those of sessions that failed, were refused, ended early or took long.", True)
+    successes: int = key("Keep one in so many of the others too: 1 is all of them, 0 is none.", 0)
+    slow: Seconds = key("An answer that takes so long is remarkable.", Seconds(30.0), low=0.1)
+    memory: Octets = key("Room in runtime_dir for those of each receiver and each courier.", Octets(4 << 20), low=65536)
+    per_peer: int = key("How many of one client or one site there may be among them.", 20, low=1)
+
+    @property
+    def tape(self) -> int:
+        """Octets of what was said last that each session keeps."""
+        return 3072 if self.failures or self.successes else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
     """[control]: who may use the control socket, besides root and the server's own user, who may do everything."""
 
@@ -675,5 +691,6 @@ class Settings:
     shape: tuple[Shape, ...] = ()
     spool: Spool = Spool()
     log: Log = Log()
+    trace: Trace = Trace()
     control: Control = Control()
     history: History = History()

@@ -43,7 +43,7 @@ _BACKLOG = 1024
 
 async def serve_control(runtime_dir: Path, access: Access, operator: Operator) -> Callable[[], Awaitable[None]]:
     """Open the socket; the coroutine function that closes it."""
-    server = ControlServer(operator, access)
+    server = ControlServer(operator, access, runtime_dir)
     await server.start(runtime_dir / SOCKET_NAME)
     return server.close
 
@@ -51,7 +51,8 @@ async def serve_control(runtime_dir: Path, access: Access, operator: Operator) -
 class ControlServer:
     """One socket and its connections."""
 
-    def __init__(self, operator: Operator, access: Access | None = None) -> None:
+    def __init__(self, operator: Operator, access: Access | None = None, runtime_dir: Path | None = None) -> None:
+        self._runtime_dir = runtime_dir
         self._operator = operator
         self._access = access or Access()
         self._server: asyncio.AbstractServer | None = None
@@ -100,15 +101,21 @@ class ControlServer:
             writer.write(encode(_refusal(None, "busy", text)))
         else:
             with contextlib.suppress(ConnectionError):  # the peer is gone: there is nobody to tell
-                await Conversation(self._operator, peer, reader, writer).run()
+                await Conversation(self._operator, peer, reader, writer, self._runtime_dir).run()
 
 
 class Conversation:
     """One connection."""
 
     def __init__(
-        self, operator: Operator, peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        operator: Operator,
+        peer: Peer,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        runtime_dir: Path | None,
     ) -> None:
+        self._runtime_dir = runtime_dir
         self._operator = operator
         self._peer = peer
         self._reader = reader
@@ -227,7 +234,7 @@ class Conversation:
             raise ValueError("args must be an object")
         if verb.role == "admin" and not self._peer.admin:
             raise PermissionError(f"{self._peer.name} may look, and change nothing")
-        return verb, Request(self._peer, arguments)
+        return verb, Request(self._peer, arguments, self._runtime_dir)
 
 
 def _number(frame: Json) -> object:

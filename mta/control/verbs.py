@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from mta.control import suppress
 from mta.control.access import Peer, Role
 from mta.control.protocol import VERSION, Json
+from mta.control.transcripts import transcripts
 
 _BREATH = 64  # rows after which mail has its turn
 
@@ -33,6 +36,7 @@ class Request:
 
     peer: Peer
     arguments: Json
+    runtime_dir: Path | None = None  # where the server keeps what does not outlive it
 
     def words(self) -> list[str]:
         words = self.arguments.get("filter", [])
@@ -105,6 +109,15 @@ async def _list(operator: Operator, request: Request) -> Frames:
     yield {"end": {"rows": rows}}
 
 
+async def _trace(operator: Operator, request: Request) -> Frames:
+    folder, follow = request.runtime_dir, request.flag("follow")
+    if folder is None:
+        raise ValueError("this server keeps no transcripts")
+    async with aclosing(transcripts(folder, request.words(), request.whole("limit"), follow=follow)) as frames:
+        async for frame in frames:
+            yield frame
+
+
 def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]]) -> Verb:
     """A verb that takes an id and tells of this message, if it is there."""
 
@@ -142,4 +155,5 @@ VERBS: dict[str, Verb] = {
     "suppress.add": Verb("admin", suppress.add),
     "suppress.remove": Verb("admin", suppress.remove),
     "queue.release": _on_messages("admin", lambda operator: operator.release),
+    "trace": Verb("viewer", _trace),
 }

@@ -121,6 +121,8 @@ class Connection(asyncio.BufferedProtocol):
             esmtp=manner.esmtp,
             starttls=tls is not None,
             pipelining=manner.pipelining,
+            tape=desk.tapes.octets,
+            tape_slow=desk.tapes.slow,
         )
         self.offer = Offer()
         self.ceiling = -1

@@ -25,6 +25,7 @@ from mta.deliver.maildir import MaildirWriter, system_syncfs
 from mta.deliver.manners import Manners
 from mta.deliver.pool import Pool
 from mta.deliver.report import Report
+from mta.deliver.tapes import Tapes
 from mta.deliver.traffic import Collector, Key, key_of
 from mta.deliver.work import Work
 from mta.model import (
@@ -32,6 +33,7 @@ from mta.model import (
     LINK_VERSION,
     Bye,
     Hello,
+    IdSource,
     Job,
     Jobs,
     LinkRecord,
@@ -44,6 +46,7 @@ from mta.net.link import Link
 from mta.net.seats import Row
 from mta.net.tls import ClientTls
 from mta.observe.maillog import LOG_DELAY, MailLog
+from mta.observe.transcripts import open_ring
 
 _LAST_WORDS = 2.0  # seconds to get results and Bye into a full link
 
@@ -93,6 +96,12 @@ class Courier:
             tls=ClientTls(settings.delivery.tls_authorities),
             manners=Manners(loop.time),
             scratch=settings.server.state_dir,
+            tapes=Tapes(
+                open_ring(settings.trace, settings.server.runtime_dir, start.worker),
+                settings.trace,
+                IdSource(start.worker),
+                loop,
+            ),
         )
         self._maildirs = Maildirs(self._desk, MaildirWriter(settings.server.hostname, system_syncfs()))
         self._sites: dict[int, SiteNews] = {}

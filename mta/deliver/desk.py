@@ -12,6 +12,7 @@ from typing import Protocol
 from mta.config.settings import Delivery
 from mta.deliver.manners import BELIEVED, Lesson, Manners
 from mta.deliver.report import Report
+from mta.deliver.tapes import Tapes
 from mta.deliver.traffic import Collector
 from mta.model import ANYWHERE, Job, Reader, Resolver, Site, Source
 from mta.net.tls import ClientTls
@@ -49,6 +50,7 @@ class Desk:
     tls: ClientTls
     manners: Manners
     scratch: Path  # where files without a name may be made
+    tapes: Tapes
     source: Source = ANYWHERE
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
 

@@ -69,9 +69,10 @@ class Opener:
                 found = reachable(found, self._desk.source)
             if isinstance(found, DialFailure):
                 failures.append(found)
+                self._desk.tapes.unreachable(site.name, found)
                 continue
             for target in found:
-                connection = await self._try(target, lmtp=site.kind == "lmtp")
+                connection = await self._try(target, site)
                 if isinstance(connection, Connection):
                     for failure in failures:
                         self._passed_over(failure)
@@ -84,11 +85,11 @@ class Opener:
         self._desk.random.shuffle(hops)
         return sorted(hops, key=lambda hop: hop.preference)
 
-    async def _try(self, target: Target, *, lmtp: bool) -> Connection | DialFailure:
+    async def _try(self, target: Target, site: Site) -> Connection | DialFailure:
         """Call a host; again, where it may be able to do with less."""
         while True:
             manner = self._desk.manners.of(str(target))
-            called = await self._call(target, manner, lmtp=lmtp)
+            called = await self._call(target, manner, site)
             if isinstance(called, DialFailure):
                 return called
             if called.usable:
@@ -98,13 +99,15 @@ class Opener:
             if not self._learns(called, manner):
                 return self._failure(called)
 
-    async def _call(self, target: Target, manner: Manner, *, lmtp: bool) -> Connection | DialFailure:
+    async def _call(self, target: Target, manner: Manner, site: Site) -> Connection | DialFailure:
         """A connection that is ready or has ended."""
         desk = self._desk
         sock = await connect(target, desk.settings.connect_timeout, desk.source)
         if isinstance(sock, DialFailure):
             desk.report.count("connections_failed")
+            desk.tapes.unreachable(site.name, sock)
             return sock
+        lmtp = site.kind == "lmtp"
         connection = Connection(desk, self._owner, target, lmtp=lmtp, tls=self._tls(target, manner), manner=manner)
         try:
             await desk.loop.create_connection(lambda: connection, sock=sock)
@@ -122,6 +125,7 @@ class Opener:
         if refusal is None and connection.usable:
             lacking = self._lacking(target, connection)
             if lacking is not None:
+                desk.tapes.unfit(site.name, connection, lacking)
                 connection.give_up(lacking)
         return connection
 

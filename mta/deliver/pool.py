@@ -132,6 +132,7 @@ class Pool:
 
     def sweep(self) -> None:
         for connection in [*self._connections, *self._opener.shaking, *self._leaving]:
+            self._desk.tapes.sweep(self.site.name, connection)
             late = connection.overdue()
             if late:
                 connection.give_up(Reply(0, "4.4.2", late))
@@ -284,6 +285,8 @@ class Pool:
             code, text = result.finals[0] or (0, "")
             said, handed_on = f"{code} {text}", connection.offer.dsn
             report.delivered(work, connection.hop, said, tls=connection.tls, dsn_handed_on=handed_on, untimed=untimed)
+            if self._desk.tapes.successes:
+                self._desk.tapes.delivered(self.site.name, connection, work)
         elif untouched(result) and self._stopping:
             report.untried(work)
         elif not work.again and self._deserves_another(connection, work, result):
@@ -294,6 +297,7 @@ class Pool:
             # Not from within: the other works of this connection are still to be settled.
             self._desk.loop.call_soon(self._dispatch)
         elif _void(connection, result):
+            self._desk.tapes.failed(self.site.name, connection, work)
             report.settled(work, [Outcome(Status.DEFERRED, connection.ended, connection.hop)], tls=connection.tls)
         else:
             self._tally.heard()
@@ -302,6 +306,7 @@ class Pool:
                 result, work.members, connection.hop, connection.ended, dsn_handed_on=handed_on, untimed=untimed
             )
             report.settled(work, outcomes, tls=connection.tls)
+            self._desk.tapes.failed(self.site.name, connection, work)
 
     def _settle_piece(
         self, connection: Connection, work: Work, result: _fastparse.TransactionResult, *, untimed: bool
@@ -349,6 +354,7 @@ class Pool:
         return not work.fresh or (connection.ended.code == 421 and bool(self._connections))
 
     def closed(self, connection: Connection) -> None:
+        self._desk.tapes.closed(self.site.name, connection)
         self._opener.shaking.discard(connection)
         if connection in self._leaving:
             self._leaving.discard(connection)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from mta.protocol.extensions import BASIC, Extension
-from mta.protocol.tape import Tape
+from mta.protocol.tape import room
 
 LONGEST_AUTH_LINE: Final = 12_290  # RFC 4954 §4, with the CRLF
 
@@ -53,8 +53,7 @@ class ServerConfig:
     ) -> None:
         if min(message_size, recipients, errors, line, chunk) < 1:
             raise ValueError("the limits of a session are numbers above zero")
-        Tape(tape)  # which says if it is too short
-        self.tape = tape
+        self.tape = room(tape)
         self.refuse_mail = b""
         self.hostname = hostname
         self.message_size: int = message_size

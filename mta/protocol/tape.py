@@ -3,7 +3,6 @@
 What is on it may be shown to an operator, so it holds no secret and no text: of the responses of a login, of a line
 that is no command (which may be the rest of a text that was not wanted) and of a text, there is only how long it was.
 
-
 Theory of operation
 - An entry takes its octets and 16 more. When there is no room for the next, the older half goes; the opening of the
   session, up to the first MAIL, stays, as long as it is no more than a quarter of all.
@@ -43,9 +42,7 @@ class Tape:
     """One session's; `most` octets, 0 for none."""
 
     def __init__(self, most: int) -> None:
-        if 0 < most < LEAST:
-            raise ValueError("a tape has no room for so little")
-        self._most = most
+        self._most = room(most)
         self._entries: list[tuple[int, int, bytes]] = []
         self._head: int | None = None  # entries of the opening
         self._dropped = 0
@@ -105,6 +102,13 @@ class Tape:
     @staticmethod
     def _size(entries: list[tuple[int, int, bytes]]) -> int:
         return sum(_HEAD + len(kept) for _, _, kept in entries)
+
+
+def room(most: int) -> int:
+    """The same, where it is enough. ValueError."""
+    if 0 < most < LEAST:
+        raise ValueError("a tape has no room for so little")
+    return most
 
 
 def shown(line: bytes, *, more: bool) -> bytes:

@@ -76,6 +76,18 @@ def read_certificate(der: bytes) -> Certificate:
         raise ValueError(f"is no certificate: {error}") from None
 
 
+def told(der: bytes) -> str:
+    """One line about a certificate, for people. Its names are as they were written there: not escaped."""
+    digest = hashlib.sha256(der).hexdigest()
+    try:
+        found = read_certificate(der)
+    except ValueError:
+        return f"unreadable, sha256 {digest}"
+    until = datetime.datetime.fromtimestamp(found.not_after, datetime.UTC).strftime("%Y-%m-%d")
+    names = ", ".join(found.names[:4]) + (f" and {len(found.names) - 4} more" if len(found.names) > 4 else "")
+    return f"{names[:200] or 'without names'}, {found.key}, until {until}, sha256 {digest}"
+
+
 def _certificate(der: bytes) -> Certificate:
     (outer,) = _children(der)
     signed, algorithm, *_ = _inside(outer)

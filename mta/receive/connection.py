@@ -289,6 +289,10 @@ class Connection(asyncio.BufferedProtocol):
         return self._endpoint.trusts(self.client)
 
     @property
+    def listener(self) -> str:
+        return self._endpoint.title
+
+    @property
     def greeting(self) -> bytes:
         return self._endpoint.config.greeting
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mta import _fastparse
-from mta.config.settings import Domain, Limits, Listener
+from mta.config.settings import Domain, Limits, Listener, Trace
 from mta.idn import ascii_mailbox
 from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError, id_text
 from mta.policy.admission import Admission, Guest
@@ -18,6 +18,7 @@ from mta.policy.submission import Submission, Unfit
 from mta.receive.claimed import KEYWORDS, denied, on_xclient, on_xforward
 from mta.receive.offers import offers
 from mta.receive.patience import Patience
+from mta.receive.tapes import Tapes
 
 if TYPE_CHECKING:
     from mta.policy.tenancy import Tenancy
@@ -65,18 +66,17 @@ class Endpoint:
         logins: Logins | None = None,
         local: bool = False,
         tenancy: Tenancy | None = None,
+        tapes: Tapes | None = None,
     ) -> None:
+        self.title, self.tapes = _title(listener), tapes or Tapes(None, Trace())
         self.role, self.local, self._trusted = listener.role, local, local and listener.trusted
         self.implicit_tls = listener.tls == "implicit"
-        self.tls = tls
-        self.clock = clock
-        self.buffer = buffer
+        self.tls, self.clock, self.buffer = tls, clock, buffer
         self.admission = admission
         self.refusals = refusals
         self.patience = Patience(limits)
         self.shape = Shape(limits)
-        self._limits = limits
-        self._refuse_mail = b""
+        self._limits, self._refuse_mail = limits, b""
         self.tenancy = tenancy
         self.early_talk, self.greeting_delay = listener.early_talk, listener.greeting_delay
         self.proxies = listener.proxy_protocol
@@ -90,6 +90,7 @@ class Endpoint:
             _fastparse.ServerConfig,
             hostname=hostname.encode("ascii"),
             **_bounds(limits),
+            **self.tapes.options,
             refused=refusals.named,
             chunk=chunk,
             starttls=listener.tls == "starttls",
@@ -171,6 +172,7 @@ class Endpoint:
 
     def closed(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self.tapes.ended(connection)
         self._intake.count("sessions_closed")
         self._intake.count("protocol_errors", connection.session.errors)
 
@@ -198,6 +200,10 @@ class Endpoint:
 
 
 _COMMANDS: dict[bytes, Callable[[Connection, bytes], bytes]] = {b"XCLIENT": on_xclient, b"XFORWARD": on_xforward}
+
+
+def _title(listener: Listener) -> str:
+    return f"{listener.role} {', '.join(map(str, listener.address))}"
 
 
 def _bounds(limits: Limits) -> dict[str, Any]:

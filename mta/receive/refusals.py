@@ -60,7 +60,15 @@ class Throttle:
 class Refusals:
     """Those of one receiver."""
 
-    def __init__(self, ids: IdSource, maillog: MailLog, rate: Rate, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ids: IdSource,
+        maillog: MailLog,
+        rate: Rate,
+        count: Callable[[str], None],
+        tell: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self._tell = tell
         self._ids = ids
         self._maillog = maillog
         self._throttle = Throttle(rate)
@@ -75,6 +83,8 @@ class Refusals:
     def named(self, connection: Connection, reply: bytes, line: bytes) -> bytes:
         """Note a refusal of this command line; what to say instead of the reply (see ServerConfig)."""
         name = self.id_of(connection)
+        if self._tell is not None:
+            self._tell(connection)
         if reply.startswith(b"5"):
             connection.guest.erred()
             if line[:4].upper() == b"RCPT":

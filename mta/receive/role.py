@@ -29,6 +29,7 @@ from mta.net.certificates import CertificateStore, listener_policy
 from mta.net.link import Link
 from mta.observe.counters import INDEX
 from mta.observe.maillog import LOG_DELAY, MailLog, printable
+from mta.observe.transcripts import open_ring
 from mta.policy.admission import Admission
 from mta.policy.failures import FailureTable
 from mta.policy.relay import RelayControl
@@ -39,6 +40,7 @@ from mta.receive.front import Front
 from mta.receive.intake import MessageIntake
 from mta.receive.listener import READ_SIZE, Clock, Endpoint
 from mta.receive.refusals import Refusals
+from mta.receive.tapes import Tapes
 from mta.receive.tls import CIPHERTEXT, TlsSide
 from mta.spool.writer import LogWriter
 
@@ -109,7 +111,11 @@ class Receiver:
         )
         self._writer = LogWriter(settings.spool, settings.server.state_dir, start.worker, loop, self._intake.committed)
         self._intake.attach(self._writer, IdSource(start.worker, self._writer.floor))
-        self._refusals = Refusals(IdSource(start.worker), self._maillog, settings.log.refusals, self._intake.count)
+        self._tapes = Tapes(open_ring(settings.trace, settings.server.runtime_dir, start.worker), settings.trace)
+        told = self._tapes.refused if self._tapes.failures else None
+        self._refusals = Refusals(
+            IdSource(start.worker), self._maillog, settings.log.refusals, self._intake.count, told
+        )
         self._tally = start.tallies.born(start.place)
         self._certificates: CertificateStore | None = None
         self._endpoints = self._make_endpoints()
@@ -142,6 +148,7 @@ class Receiver:
                     domains=settings.domain,
                     logins=self._make_logins(authenticator, listener),
                     local=sock.family == socket.AF_UNIX,
+                    tapes=self._tapes,
                     tenancy=Tenancy.of(settings, listener),
                 ),
                 sock,
@@ -234,6 +241,7 @@ class Receiver:
         for endpoint, _ in self._endpoints:
             endpoint.sweep(refusing)
         self._refusals.sweep()
+        self._tapes.sweep()
         tick = self._clock.tick
         if self._certificates is not None:
             self._look_at_certificates(self._certificates)

@@ -14,11 +14,12 @@ from typing import Any
 
 import uvloop
 
-from mta.config.settings import Delivery
+from mta.config.settings import Delivery, Trace
 from mta.deliver.courier import clock_step
 from mta.deliver.desk import Clock, Desk, Sink
 from mta.deliver.manners import Manners
 from mta.deliver.report import Report
+from mta.deliver.tapes import Tapes
 from mta.deliver.traffic import Collector
 from mta.model import (
     Envelope,
@@ -42,6 +43,7 @@ from mta.model import (
 from mta.net.tls import ClientTls
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
+from mta.observe.transcripts import Ring
 from mta.spool.bodies import verify
 
 WAIT = 20.0  # seconds after which a test that waits has failed
@@ -155,8 +157,10 @@ class Rig:
         self.traffic: list[Traffic] = []
         self.table = Table(1)
         self.maillog = MailLog(self.log, partial(loop.call_later, 0.005))
+        self.ring = Ring(None, 64 << 10, 20)
         weakref.finalize(self, self.maillog.close)  # tests read the log when the loop has ended
         self.desk = Desk(
+            tapes=Tapes(self.ring, Trace(), IdSource(1), loop),
             loop=loop,
             settings=delivery,
             hostname="me.example",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mta._fastparse import EXTENSIONS
-from mta.config import auth, listeners, shapes, sources, tenants, values
+from mta.config import auth, listeners, shapes, sources, tenants, values, wording
 from mta.config.lines import Lines
 from mta.config.lines import Path as KeyPath
 from mta.config.settings import (
@@ -30,6 +30,7 @@ from mta.config.settings import (
     Listener,
     Network,
     NextHop,
+    Notices,
     Octets,
     Rate,
     Route,
@@ -70,7 +71,29 @@ def load(path: Path) -> Settings:
     if settings.delivery.provider_rules:
         rules = _load(shapes.Rules, shapes.PROVIDERS)
         settings = dataclasses.replace(settings, shape=(*settings.shape, *rules.shape))
+    if settings.notices.language != wording.ENGLISH_NAME or settings.notices.templates is not None:
+        words = _words_of(settings.notices, path)
+        settings = dataclasses.replace(settings, notices=dataclasses.replace(settings.notices, wording=words))
     return settings
+
+
+def _words_of(notices: Notices, path: Path) -> wording.Wording:
+    """The words of the language that is set, from the file that has them."""
+    name = f"{notices.language}.toml"
+    folders = [folder for folder in (notices.templates, wording.SHIPPED) if folder is not None]
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if file is None and notices.language == wording.ENGLISH_NAME:
+        return wording.ENGLISH
+    if file is None:
+        line = Lines(path.read_text("utf-8")).of(("notices", "language"))
+        where = " and ".join(map(str, folders))
+        raise ConfigError([Problem(path, line, "notices.language", f"there is no {name} in {where}")])
+    words = _load(wording.Wording, file)
+    lines = Lines(file.read_text("utf-8"))
+    faults = [Problem(file, lines.of(key), ".".join(key), text) for key, text in wording.problems(words)]
+    if faults:
+        raise ConfigError(faults)
+    return words
 
 
 def _load(kind: type[T], path: Path) -> T:
@@ -128,7 +151,7 @@ class _Loader:
             self.say(key, f"must be a table: {_table_text(key)}")
             return None
         declared = dataclasses.fields(kind)  # type: ignore[arg-type]
-        fields = {f.name: f for f in declared if "place" not in f.metadata}
+        fields = {f.name: f for f in declared if not {"place", "made"} & f.metadata.keys()}
         hints = typing.get_type_hints(kind)
         before = len(self.problems)
         for name in table:
@@ -243,6 +266,9 @@ class _Loader:
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
+        if (notices := given.get("notices")) is not None:
+            for name, text in wording.notices_problems(notices):
+                self.say(("notices", name), text)
         for n, rule in enumerate(given.get("shape") or ()):
             for name, text in shapes.problems(rule) if rule is not None else ():
                 self.say(("shape", n, name), text)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NewType
 
+from mta.config.wording import ENGLISH, Wording
+
 Seconds = NewType("Seconds", float)  # "5m", "1h30m", or a number of seconds
 Octets = NewType("Octets", int)  # "64M", "256K", or a number of octets
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -75,6 +77,11 @@ def key(help: str, default: Any = ..., **more: Any) -> Any:
 def place() -> Any:
     """Where a table begins, "FILE:LINE": no setting, the loader fills it in, so that it can be named as a cause."""
     return field(default="", compare=False, repr=False, metadata={"place": True})
+
+
+def made(default: Any) -> Any:
+    """What the loader makes of other keys: no setting itself."""
+    return field(default=default, repr=False, metadata={"made": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,6 +474,23 @@ class Notices:
         low=0,
         high=16 << 20,
     )
+    language: str = key(
+        'Which words notices have for people: "en", "de", or the name of a file LANGUAGE.toml in `templates`.', "en"
+    )
+    templates: Path | None = key(
+        "A folder with such files, which go before those that come with the program; the reports for programs stay as"
+        " they are.",
+        None,
+    )
+    postmaster: str = key(
+        "Whom to tell when mail with the null reverse-path, such as a notice, fails for good; empty: nobody, and it is"
+        " in the mail log only.",
+        "",
+    )
+    double_bounces: tuple[Blame, ...] = key(
+        "Tell the postmaster of failures of these classes only; empty: of all. See `class=` in the mail log.", ()
+    )
+    wording: Wording = made(ENGLISH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

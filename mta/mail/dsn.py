@@ -4,6 +4,10 @@ Pure: time, ids and the original's text are given. The notice names each recipie
 decided about it. It carries the headers of the original; the whole text only where the caller says so (`whole`, for
 RET=FULL of RFC 3461 §4.3) and where a report can hold it, for a forged sender should not be sent the contents.
 
+What people read is in the words of one language (`mta.config.wording`); where these are no ASCII, their part is
+quoted-printable and the subject encoded (RFC 2047), so that a notice needs no 8BITMIME. Programs read the same in any
+language.
+
 An original with UTF-8 in its addresses or headers (RFC 6531) gets the forms of RFC 6533: message/global-delivery-status
 and message/global-headers. All others get ASCII, where what is no ASCII is a question mark.
 
@@ -13,11 +17,14 @@ returned whole or has UTF-8 in it: the caller declares what is not 7-bit as 8BIT
 
 from __future__ import annotations
 
+import quopri
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from email.header import Header
+from typing import Final, Literal, get_args
 
+from mta.config.wording import ENGLISH, Kind, Wording
 from mta.mail.trace import date_text
 from mta.mail.xtext import decode_embedded, decode_xtext, encode_embedded, split_typed
 from mta.model import MessageId, Reply, id_text, id_time_ms
@@ -71,39 +78,30 @@ class Original:
     hold: str = ""  # "for;SECONDS" or "until;TIME", as it was asked for (RFC 4865)
 
 
-# What people are told of the recipients with one action: the subject where they are all there are, a heading, and what
-# comes next.
-_FOR_PEOPLE: Final[dict[Action, tuple[str, str, str]]] = {
-    "failed": (
-        "Your message could not be delivered",
-        "Your message could not be delivered to:",
-        "It will not be tried again.",
-    ),
-    "delayed": (
-        "Your message is delayed",
-        "Your message is not delivered yet to:",
-        "It will be tried again until {until}. You need not send it again.",
-    ),
-    "delivered": ("Your message was delivered", "Your message was delivered to:", ""),
-    "relayed": (
-        "Your message was handed on",
-        "Your message was handed on to another mail server, which may not tell you when it is delivered, for:",
-        "",
-    ),
-}
+_ACTIONS: Final[tuple[Action, ...]] = get_args(Action)  # in the order in which people read them
 
 
-def compose(*, hostname: str, notice_id: MessageId, original: Original, fates: Sequence[Fate], now: int) -> bytes:
-    """The whole text of a notice; `now` is in seconds."""
+def compose(
+    *,
+    hostname: str,
+    notice_id: MessageId,
+    original: Original,
+    fates: Sequence[Fate],
+    now: int,
+    wording: Wording = ENGLISH,
+    language: str = "en",
+    postmaster: str = "",
+) -> bytes:
+    """The whole text of a notice; `now` is in seconds. With `postmaster` it goes there, in place of a sender."""
     international = original.utf8 and not _is_ascii(original, fates)
     plain: Plain = _printable if international else _plain
     kind = "global-delivery-status" if international else "delivery-status"
-    charset = "utf-8" if international else "us-ascii"
     # All are in the order in which people read them, so that the worst news comes first.
-    fates = [fate for action in _FOR_PEOPLE for fate in fates if fate.action == action]
+    fates = [fate for action in _ACTIONS for fate in fates if fate.action == action]
     whole = original.whole and _can_be_returned(original.text)
+    said = _Said(wording, hostname, double=bool(postmaster))
     parts = [
-        _part(f"text/plain; charset={charset}", _for_people(plain, hostname, fates, whole)),
+        _people_part(_for_people(plain, hostname, fates, whole, said), language, international),
         _part(f"message/{kind}", _for_programs(plain, hostname, original, fates, international)),
         _returned(plain, original, len(fates), whole, international),
     ]
@@ -112,8 +110,8 @@ def compose(*, hostname: str, notice_id: MessageId, original: Original, fates: S
         boundary += "-"
     head = (
         f"From: Mail Delivery <MAILER-DAEMON@{hostname}>\r\n"
-        f"{_fields(f'To: <{plain(original.sender)}>')}"
-        f"Subject: {_FOR_PEOPLE[fates[0].action][0]}\r\n"
+        f"{_fields(f'To: <{plain(postmaster or original.sender)}>')}"
+        f"Subject: {said.subject(fates[0].action)}\r\n"
         f"Date: {date_text(now)}\r\n"
         f"Message-ID: <{id_text(notice_id)}@{hostname}>\r\n"
         "Auto-Submitted: auto-replied\r\n"
@@ -144,24 +142,61 @@ def _is_ascii(original: Original, fates: Sequence[Fate]) -> bool:
 # ---- for people
 
 
-def _for_people(plain: Plain, hostname: str, fates: Sequence[Fate], whole: bool) -> str:
-    lines = [f"This is the mail server {hostname}."]
+class _Said:
+    """A wording with what is known when a notice begins."""
+
+    def __init__(self, wording: Wording, hostname: str, *, double: bool) -> None:
+        self.wording = wording
+        self._hostname = hostname
+        self._double = double
+
+    def kind(self, action: Action) -> Kind:
+        kind: Kind = self.wording.double if self._double else getattr(self.wording, action)
+        return kind
+
+    def subject(self, action: Action) -> str:
+        """As a header has it (RFC 2047)."""
+        text = self.kind(action).subject.format(hostname=self._hostname)
+        return text if text.isascii() else Header(text, "utf-8", header_name="Subject").encode(linesep="\r\n")
+
+    def lines(self, text: str, **known: object) -> list[str]:
+        """A text with what is known put in, in lines that mail may have; none for no text."""
+        filled = text.format(hostname=self._hostname, **known)
+        return [piece for line in filled.split("\n") for piece in _wrapped(line)] if filled else []
+
+
+def _for_people(plain: Plain, hostname: str, fates: Sequence[Fate], whole: bool, said: _Said) -> str:
+    words = said.wording
+    lines = said.lines(words.server)
     longest = _MANY_REASON if len(fates) > _MANY else None
-    for action, (_, heading, then) in _FOR_PEOPLE.items():
+    for action in _ACTIONS:
         named = [fate for fate in fates if fate.action == action]
         if not named:
             continue
-        lines += ["", heading]
+        kind = said.kind(action)
+        lines += ["", *said.lines(kind.text)]
         for fate in named[:_MANY]:
-            spoke = f"{plain(fate.hop)} said" if fate.is_spoken else "the reason"
+            spoke = words.said.format(host=plain(fate.hop)) if fate.is_spoken else words.reason
             lines += ["", *_wrapped(f"  <{plain(fate.address)}>")]
             if fate.is_spoken or action in ("failed", "delayed"):
                 lines += _wrapped(f"    {spoke}: {plain(str(fate.reply))}"[:longest])
         if len(named) > _MANY:
-            lines += ["", f"  and {len(named) - _MANY} more recipients, who are in the attached report."]
-        lines += ["", then.format(until=date_text(named[0].until))] if then else []
-    lines += ["", "Your message is attached." if whole else "The headers of your message are attached.", ""]
+            lines += ["", *said.lines(f"  {words.more}", count=len(named) - _MANY)]
+        lines += ["", *said.lines(kind.then, until=date_text(named[0].until))] if kind.then else []
+    lines += ["", *said.lines(words.whole if whole else words.headers), ""]
     return "\r\n".join(lines)
+
+
+def _people_part(text: str, language: str, international: bool) -> bytes:
+    """Their part in 7 bits, unless the notice is one for people with UTF-8 anyway."""
+    spoken = f"\r\nContent-Language: {language}" if language != "en" else ""
+    if text.isascii() and not international:
+        return _part(f"text/plain; charset=us-ascii{spoken}", text)
+    if international:
+        return _part(f"text/plain; charset=utf-8{spoken}", text)
+    coded = quopri.encodestring(text.replace("\r\n", "\n").encode()).replace(b"\n", b"\r\n")
+    head = f"Content-Type: text/plain; charset=utf-8{spoken}\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    return head.encode("ascii") + coded
 
 
 # ---- for programs

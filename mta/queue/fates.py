@@ -7,7 +7,8 @@
                 with the trace of RFC 2852 whatever it has, and with a time in by-mode N where it has no DELIVERBY
                 (§4.1.4), unless NOTIFY is NEVER
 
-Invariant: a null reverse-path is told nothing (RFC 5321 §4.5.5, RFC 3461 §6), so there is no notice about a notice.
+Invariant: a null reverse-path is told nothing (RFC 5321 §4.5.5, RFC 3461 §6); the postmaster may be, in its place
+(`mta.queue.notices`).
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 One notice for each message and attempt, about all recipients of which its sender wants to hear (`mta.queue.fates`).
 
+Mail without a sender that fails is told to nobody, or to `[notices] postmaster`, whose own notices end there: there is
+at most one notice about a notice.
+
 Invariants
 - INVARIANT: the change that finishes failed recipients is recorded only after the notice about them is durable; that
   a sender was told of a delay, likewise.
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mta.config.settings import Notices
 from mta.mail.dsn import Fate, Original, compose
@@ -40,7 +43,7 @@ from mta.model import (
 )
 from mta.observe.counters import INDEX
 from mta.observe.maillog import printable, quoted
-from mta.queue.fates import Warn, choose, delayed
+from mta.queue.fates import Telling, Warn, choose, delayed
 from mta.queue.manager import QueueManager
 from mta.queue.outcome import Group, Verdict
 
@@ -95,6 +98,9 @@ class Notifier:
         kind = manager.sites.by_number[manager.arena.site(slot)].site.kind
         until = manager.wishes.ends(slot) if verdict.warn else 0.0
         telling = choose(stored.envelope, verdict, manager.left(slot), kind=kind, until=until, warn=self._settings.warn)
+        postmaster = self._told_in_place(stored.envelope, telling)
+        if postmaster:
+            telling = replace(telling, told=telling.untold, untold=())
         if manager.suppression is not None:
             manager.suppression.learn(stored.id, stored.envelope, (*telling.told, *telling.untold))
         must_tell = any(fate.action == "failed" for fate in telling.told)
@@ -102,7 +108,7 @@ class Notifier:
             self._put_off(manager, slot, verdict, str(refusing))
             return
         self._note(manager, slot, telling.untold, "none (not wanted)" if stored.envelope.sender else _NULL)
-        draft = self._announced(manager, slot, stored, telling.told)
+        draft = self._announced(manager, slot, stored, telling.told, postmaster)
         if draft is None:
             self._go_on(manager, slot, verdict, telling.failed, warned=verdict.warn and not telling.told)
         elif must_tell or verdict.warn:
@@ -186,19 +192,42 @@ class Notifier:
     ) -> _Notice:
         return _Notice(draft, slot, manager.arena.id(slot), manager.arena.part(slot), verdict, failed, late)
 
-    def _announced(self, manager: QueueManager, slot: int, stored: Stored, fates: Sequence[Fate]) -> Draft | None:
+    def _told_in_place(self, envelope: Envelope, telling: Telling) -> str:
+        """The postmaster, where mail without a sender failed and he wants to hear of it; never of what is his own."""
+        settings = self._settings
+        if envelope.sender or not settings.postmaster or not telling.untold:
+            return ""
+        if any(recipient.address == settings.postmaster.encode() for recipient in envelope.recipients):
+            return ""
+        only = settings.double_bounces
+        heard = not only or any(classify(fate.reply).value in only for fate in telling.untold)
+        return settings.postmaster if heard else ""
+
+    def _announced(
+        self, manager: QueueManager, slot: int, stored: Stored, fates: Sequence[Fate], postmaster: str = ""
+    ) -> Draft | None:
         """A notice, noted in the log; None where there is nothing to tell, or no room for it, which is noted too."""
         if not fates:
             return None
-        draft = self._draft(stored, fates, manager.clock()) if manager.store.refusing is None else None
+        draft = self._draft(stored, fates, manager.clock(), postmaster) if manager.store.refusing is None else None
         self._note(manager, slot, fates, _NO_ROOM if draft is None else id_text(draft.id))
         return draft
 
-    def _draft(self, stored: Stored, fates: Sequence[Fate], now: float) -> Draft:
+    def _draft(self, stored: Stored, fates: Sequence[Fate], now: float, postmaster: str = "") -> Draft:
         notice_id = self._ids.next(int(now * 1000))
         sender, options = stored.envelope.sender, stored.envelope.options or _PLAIN
         original = self._original(stored, failed=any(fate.action == "failed" for fate in fates))
-        text = compose(hostname=self._hostname, notice_id=notice_id, original=original, fates=fates, now=int(now))
+        text = compose(
+            hostname=self._hostname,
+            notice_id=notice_id,
+            original=original,
+            fates=fates,
+            now=int(now),
+            wording=self._settings.wording,
+            language=self._settings.language,
+            postmaster=postmaster,
+        )
+        sender = postmaster.encode() or sender
         envelope = Envelope(
             sender=b"",
             recipients=(Recipient(sender, NOTIFY_NEVER),),  # RFC 3461 §6

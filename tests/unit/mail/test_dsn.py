@@ -5,13 +5,17 @@ from __future__ import annotations
 import email
 import email.policy
 import email.utils
+import tomllib
 from email.message import EmailMessage
 from typing import Any
 
+import msgspec
 import pytest
+from flufl.bounce import all_failures
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mta.config.wording import ENGLISH, SHIPPED, Wording, problems
 from mta.mail.dsn import Action, Fate, Original, compose
 from mta.model import MessageId, Reply, id_text
 
@@ -19,6 +23,7 @@ NOTICE, ORIGINAL = MessageId(1_795_439_400_000 << 16 | 1), MessageId(1_795_439_3
 NOW = 1_795_439_400
 REFUSED = Fate(b"user@example.org", Reply(550, "5.1.1", "no such user"), "mx.example.org[192.0.2.1]:25")
 TEXT = b"From: <a@example.com>\r\nSubject: hello\r\n\r\nthe secret body\r\n"
+GERMAN = msgspec.convert(tomllib.loads((SHIPPED / "de.toml").read_text("utf-8")), Wording)
 BOUNDARY = f"--notice-{id_text(NOTICE)}"
 
 
@@ -448,3 +453,73 @@ def test_any_words_make_a_sound_utf8_notice(
     assert len(parts) == 3
     assert not message.defects
     assert data.isascii() == (message["Content-Transfer-Encoding"] is None)
+
+
+# ---- read by a program that others have written
+
+
+def test_mailing_lists_find_who_failed() -> None:
+    late = Fate(b"late@example.org", Reply(451, "4.2.0", "busy"), "mx[192.0.2.1]", "delayed", until=NOW + 60)
+    gone = Fate(b"gone@example.com", Reply(550, "5.1.2", "the domain example.com does not exist"))
+    done = Fate(b"done@example.com", Reply(250, "2.0.0", "ok"), "mx[192.0.2.1]", "delivered")
+    temporary, permanent = all_failures(email.message_from_bytes(notice(REFUSED, late, gone, done)))
+    assert permanent == {b"user@example.org", b"gone@example.com"}
+    assert temporary == {b"late@example.org"}
+
+
+@given(st.sets(st.from_regex(r"[a-z0-9.+_-]{1,20}@[a-z0-9]{1,10}\.example", fullmatch=True), min_size=1, max_size=30))
+def test_mailing_lists_find_all_of_them(addresses: set[str]) -> None:
+    fates = [Fate(a.encode(), Reply(550, "5.1.1", "no such user"), "mx[192.0.2.1]:25") for a in sorted(addresses)]
+    _, permanent = all_failures(email.message_from_bytes(notice(*fates)))
+    assert permanent == {a.encode() for a in addresses}
+
+
+# ---- in other languages
+
+
+def german(*fates: Fate, **more: Any) -> EmailMessage:
+    data = compose(
+        hostname="mta.example.net",
+        notice_id=NOTICE,
+        original=Original(id=ORIGINAL, sender=b"a@example.com", text=TEXT),
+        fates=fates or (REFUSED,),
+        now=NOW,
+        wording=GERMAN,
+        language="de",
+        **more,
+    )
+    assert is_sound(data)
+    message, *_ = parsed(data)
+    return message
+
+
+def test_what_people_read_is_in_their_language() -> None:
+    late = Fate(b"late@example.org", Reply(451, "4.2.0", "busy"), "mx[192.0.2.1]", "delayed", until=NOW + 60)
+    message = german(REFUSED, late)
+    assert message["Subject"] == "Ihre Nachricht konnte nicht zugestellt werden"
+    people = next(message.iter_parts())
+    assert people["Content-Language"] == "de"
+    text = people.get_content().replace("\r\n", "\n")
+    assert "Hier ist der Mailserver mta.example.net." in text
+    assert "    mx.example.org[192.0.2.1]:25 sagt: 550 5.1.1 no such user\n" in text
+    assert f"Es wird bis {email.utils.formatdate(NOW + 60)[:16]}" in text
+    _, permanent = all_failures(message)
+    assert permanent == {b"user@example.org"}
+
+
+def test_a_subject_with_other_letters() -> None:
+    message = german(Fate(b"late@example.org", Reply(451, "4.2.0", "busy"), action="delayed", until=NOW))
+    assert message["Subject"] == "Ihre Nachricht verspätet sich"
+
+
+def test_a_notice_about_a_notice_goes_to_the_postmaster() -> None:
+    message = german(postmaster="postmaster@example.net")
+    assert message["To"] == "postmaster@example.net"
+    assert message["Subject"] == "Eine Benachrichtigung konnte nicht zugestellt werden"
+    assert "Sonst erfährt niemand davon." in next(message.iter_parts()).get_content()
+
+
+def test_every_text_of_every_language_that_is_shipped_is_right() -> None:
+    for file in SHIPPED.glob("*.toml"):
+        assert list(problems(msgspec.convert(tomllib.loads(file.read_text("utf-8")), Wording))) == []
+    assert list(problems(ENGLISH)) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import email
 from email.message import Message
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from mta.config.settings import Notices, Octets
+from mta.config.wording import ENGLISH
 from mta.model import (
     NOTIFY_DELAY,
     NOTIFY_NEVER,
@@ -359,3 +361,53 @@ def test_a_success_that_its_courier_could_not_report_is_told() -> None:
     office.arrive(1, Recipient(b"a@x.example", NOTIFY_SUCCESS), b"b@x.example")
     office.notifier.unheard(office.manager, office.couriers.given[0][1].slot)
     assert office.actions() == [[("rfc822; a@x.example", "relayed")]]
+
+
+def told(settings: Notices, sender: bytes = b"", *to: bytes, outcome: Outcome = FAILED) -> Office:
+    """A mail that failed, mostly one without a sender."""
+    office = Office(settings)
+    office.arrive(1, *(to or (b"a@x.example",)), sender=sender)
+    office.result(office.couriers.given[0], outcome)
+    return office
+
+
+def test_a_notice_that_fails_is_told_to_the_postmaster() -> None:
+    office = told(Notices(postmaster="post@mta.example"))
+    ((envelope, message),) = office.drafts()
+    assert (envelope.sender, envelope.recipients) == (b"", (Recipient(b"post@mta.example", NOTIFY_NEVER),))
+    assert (message["To"], message["Subject"]) == ("<post@mta.example>", "A notice could not be delivered")
+    assert office.store.changes == []  # it waits for its notice, as others do
+    office.durable()
+    assert [c.kind for c in office.store.changes] == ["finished"]
+    assert "bounced to=<a@x.example> notice=" in office.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "to"),
+    [
+        (Notices(), b"a@x.example"),
+        (Notices(postmaster="post@mta.example"), b"post@mta.example"),
+        (Notices(postmaster="post@mta.example", double_bounces=("content",)), b"a@x.example"),
+    ],
+)
+def test_a_notice_of_which_nobody_is_told(settings: Notices, to: bytes) -> None:
+    office = told(settings, b"", to)
+    assert office.drafts() == []
+    assert [c.kind for c in office.store.changes] == ["finished"]
+    assert "notice=none (null reverse-path)" in office.lines[0]
+
+
+def test_the_postmaster_chooses_by_class() -> None:
+    assert len(told(Notices(postmaster="post@mta.example", double_bounces=("unknown-user",))).drafts()) == 1
+
+
+def test_who_has_a_sender_is_no_double_bounce() -> None:
+    ((envelope, _),) = told(Notices(postmaster="post@mta.example"), b"s@x").drafts()
+    assert envelope.recipients[0].address == b"s@x"
+
+
+def test_notices_speak_the_language_that_is_set() -> None:
+    words = dataclasses.replace
+    german = words(ENGLISH, failed=words(ENGLISH.failed, subject="Unzustellbar"))
+    ((_, message),) = told(Notices(wording=german, language="de"), b"s@x").drafts()
+    assert message["Subject"] == "Unzustellbar"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from mta.config.settings import NextHop, Retry, Route, Seconds
+from mta.config.settings import Delivery, NextHop, Retry, Route, Seconds, Shape
 from mta.model import (
     Arrivals,
     Change,
@@ -137,6 +138,9 @@ class World:
         seats: SeatTable | None = None,
         teller: Teller | None = None,
         egress: Egress | None = None,
+        shapes: Sequence[Shape] = (),
+        delivery: Delivery = Delivery(),  # noqa: B008 (frozen)
+        routes: Mapping[str, str] = MappingProxyType({}),
         **retry: Any,
     ) -> None:
         self.store = FakeStore()
@@ -146,10 +150,16 @@ class World:
         self.told_late: list[tuple[int, int]] = []
         self.told_to_wait: list[int] = []
         self.unheard_of: list[int] = []
-        hop = NextHop(kind="smtp", host="hop.example", port=25)
+        hops = {**routes, "*": "hop.example"}
         self.manager = QueueManager(
             store=self.store,  # type: ignore[arg-type]
-            router=Router((), (Route(domain="*", next_hop=hop),), hostname="me", connections=20, port=25),
+            router=Router(
+                (),
+                [Route(domain=d, next_hop=NextHop(kind="smtp", host=h, port=25)) for d, h in hops.items()],
+                hostname="me",
+                connections=20,
+                port=25,
+            ),
             retry=Retry(**{"first": Seconds(60.0), "jitter": 0.0} | retry),
             resolver=None,  # type: ignore[arg-type]
             maillog=lambda *_: None,  # type: ignore[arg-type]
@@ -160,6 +170,8 @@ class World:
             clock=lambda: TIME[0],
             random=lambda: 0.5,
             egress=egress,
+            shapes=shapes,
+            delivery=delivery,
         )
         self.couriers: FakeCouriers = self.manager.couriers  # type: ignore[assignment]
         if opened:

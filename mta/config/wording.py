@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from mta.config.settings import Notices
+    from mta.config.failures import Notices
 
 SHIPPED: Final = Path(__file__).with_name("notices")
 ENGLISH_NAME: Final = "en"

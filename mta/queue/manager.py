@@ -133,8 +133,6 @@ class QueueManager:
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
         self.messages = 0
         self.suppression = suppression
-        if suppression is not None:
-            suppression.attach(self)
 
     # ---- time
 

@@ -106,6 +106,7 @@ class Desk:
         self._maillog = MailLog(settings.log.path, partial(loop.call_later, LOG_DELAY))
         notifier = Notifier(settings.notices, settings.server.hostname, STATE_LOG, loop)
         self._store = LocalStore(settings.spool, settings.server.state_dir, loop, notifier.committed)
+        suppression = Suppression(settings.suppression, settings.server.state_dir / "suppression.db", time.time)
         self.manager = QueueManager(
             store=self._store,
             router=Router(
@@ -127,8 +128,9 @@ class Desk:
             shapes=settings.shape,
             delivery=settings.delivery,
             learned=Learned(settings.server.state_dir / "sites.db", time.time),
-            suppression=Suppression(settings.suppression, settings.server.state_dir / "suppression.db", time.time),
+            suppression=suppression,
         )
+        suppression.attach(self.manager)
         notifier.attach(self.manager, self._store.floor)
         housekeeping = Housekeeping(self.manager)
         self._store.snapshot = housekeeping.snapshot

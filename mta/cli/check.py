@@ -21,8 +21,8 @@ from mta.cli.common import CONFIG, config_path, settings
 from mta.config.settings import Address, Dns, KeyPair, Server, Settings
 from mta.control.client import Client, NoServer, Refused
 from mta.local_sockets import answers
+from mta.net.binding import bind_to
 from mta.net.certificates import CertificateError, listener_policy, make_context, read_file
-from mta.net.dial import bind_to
 from mta.protocol.x509 import Certificate
 
 Finding = tuple[str, str]

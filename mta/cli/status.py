@@ -31,6 +31,12 @@ def _lines(status: dict[str, object]) -> list[str]:
         assert isinstance(table, dict)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in table.items() if value)
         lines.append(f"{title:11} {shown or 'nothing'}")
+    times = status.get("queue_time")
+    for name, told in times.items() if isinstance(times, dict) else ():
+        lines.append(
+            f"queue time  {name}: {told['lately']} first attempts in {told['seconds']:.0f} s, half within"
+            f" {told['p50']:g} s, 99 % within {told['p99']:g} s"
+        )
     processes = status["processes"]
     assert isinstance(processes, list)
     lines.append("processes   " + "  ".join(f"{p['role']} {p['worker']}: pid {p['pid']}" for p in processes))

@@ -15,7 +15,6 @@ host that answers but greets badly is passed over like one that does not answer 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import os
 import socket
@@ -23,9 +22,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mta.model import ANYWHERE, LookupFailure, Reply, Resolver, Source
+from mta.net.binding import bind_to
 from mta.observe.maillog import printable
 
-_IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it
 _MOST_ADDRESSES = 8  # of one host: a hostile zone must not make us call a thousand
 
 
@@ -120,19 +119,6 @@ async def connect(target: Target, seconds: float, source: Source = ANYWHERE) -> 
         if sock is not None:
             sock.close()
     return connected
-
-
-def bind_to(sock: socket.socket, address: str) -> str:
-    """Let a socket leave from this address; why it cannot, or ""."""
-    try:
-        # The port is chosen with the connection: else each takes one of the address for all hosts together.
-        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((address, 0))
-    except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            return f"this machine has no address {address}"
-        return f"{address}: {error.strerror}"
-    return ""
 
 
 def _socket(target: Target) -> socket.socket:

@@ -81,6 +81,7 @@ def test_an_urgent_mail_passes_a_backlog(server: Server, sink: Gate) -> None:
     times = server.status()["queue_time"]
     assert (times["urgent"]["begun"], times["bulk"]["begun"]) == (1, 200)
     assert times["urgent"]["p99"] < 10
+    assert "queue time  bulk: 200 first attempts in " in server.ctl("status")
     server.wait_empty()
 
 

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from mta.config.settings import Octets, Spool
-from mta.model import WANTS_HASTE, WANTS_TIME, Arrivals, Change, Options, Position, Ref, StoreError
+from mta.model import WANTS_BULK, WANTS_HASTE, WANTS_TIME, Arrivals, Change, Options, Position, Ref, StoreError
 from mta.spool.format import FIRST_OFFSET, ref_offset, ref_segment
 from mta.spool.reader import SpoolReader
 from mta.spool.segments import Folder
@@ -54,17 +54,22 @@ def test_what_a_message_wants_of_the_queue_is_told_on_every_way(tmp_path: Path) 
         log = Log(tmp_path)
         for options in (
             None,
-            Options(user="ann", priority=-9),
+            Options(user="ann"),
+            Options(user="ann", priority=-9, tenant="news"),
+            Options(rank=1, pool="fast"),
             Options(hold_until=1),
             Options(deliver_by=1, priority=9),
         ):
             log.put(options=options)
             log.put(recipients=[b"a@x", b"b@y"], options=options)
-        expected = [0, 0, 0, 0, WANTS_TIME, WANTS_TIME, WANTS_TIME | WANTS_HASTE, WANTS_TIME | WANTS_HASTE]
-        news = await log.news()
-        assert [a.wants for a in news.messages] == expected
+        news, fast = (WANTS_BULK, ("news", "")), (WANTS_HASTE, ("", "fast"))
+        time = (WANTS_TIME, None)
+        each = [(0, None), (0, None), news, fast, time, (WANTS_TIME | WANTS_HASTE, None)]
+        expected = [one for one in each for _ in range(2)]
+        told = await log.news()
+        assert [(a.wants, a.lane) for a in told.messages] == expected
         manager = Manager(tmp_path)
-        recovered = [q.wants for q in manager.queue.values()]
+        recovered = [(q.wants, q.lane) for q in manager.queue.values()]
         assert recovered == expected
         held = [Change(ref=q.ref, id=q.id, part=0, kind="held") for q in manager.queue.values()]
         await manager.store.record(held)
@@ -75,12 +80,12 @@ def test_what_a_message_wants_of_the_queue_is_told_on_every_way(tmp_path: Path) 
         await log.writer.close()
         await manager.store._writer.drain()
         from_the_log = Manager(tmp_path)
-        assert [q.wants for q in from_the_log.queue.values()] == [*expected, WANTS_TIME]
+        assert [(q.wants, q.lane) for q in from_the_log.queue.values()] == [*expected, time]
         assert len(from_the_log.queue[held[-1].ref].changes) == 1
         await from_the_log.store.close()
         assert (tmp_path / "spool" / "checkpoint").exists()
         again = Manager(tmp_path)
-        assert [q.wants for q in again.queue.values()] == [*expected, WANTS_TIME]
+        assert [(q.wants, q.lane) for q in again.queue.values()] == [*expected, time]
         await again.store.close()
 
     play(scenario)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mta.deliver.desk import Desk
-from mta.deliver.maildir import Letter, MaildirWriter
+from mta.deliver.maildir import GOING_ROUND, Letter, MaildirWriter
 from mta.deliver.work import Work
 from mta.mail.mailbox import maildir_path
 from mta.model import Job, Outcome, Reply, Site, Status, StoreError
@@ -194,6 +194,8 @@ def _outcome(letter: Letter | None, broken: bool) -> Outcome:
         return Outcome(Status.FAILED, Reply(0, "5.1.1", "no mailbox can have this name"))
     if letter.fault is None and not broken:
         return _DELIVERED
+    if letter.fault is GOING_ROUND:
+        return Outcome(Status.FAILED, GOING_ROUND, f"maildir:{letter.base}")
     return Outcome(Status.DEFERRED, letter.fault or Reply(0, "4.3.0", "internal error"), f"maildir:{letter.base}")
 
 

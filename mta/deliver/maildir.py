@@ -9,7 +9,9 @@ fsync for each file and directory, because the journal is committed twice a batc
 It waits for all dirty data of the file system, so it is left alone for a while whenever it took long: some
 other program is writing much.
 
-Text is stored with LF line ends, behind `Return-Path:` (RFC 5321 §4.4) and `Delivered-To:`.
+Text is stored with LF line ends, behind `Return-Path:` (RFC 5321 §4.4) and `Delivered-To:`. A text that says that
+it was delivered to the same recipient here before goes round in a circle, as a forward from the mailbox to itself
+makes it, and is refused with 5.4.6.
 Failure: ENOSPC is 4.3.1, EDQUOT 4.2.2, everything else 4.3.0 with path and reason; the file in tmp is
 removed.
 """
@@ -24,6 +26,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from mta.mail.trace import was_delivered
 from mta.model import Reply, Stored
 
 _SUBDIRECTORIES = ("tmp", "new", "cur")
@@ -31,6 +34,8 @@ _CHUNK = 256 << 10
 _SYNCFS_FROM = 3  # files in a batch; for fewer fsync costs less
 _SYNCFS_SLOW = 0.5  # seconds
 _SYNCFS_PAUSE = 60.0
+_LONGEST_HEADER = 64 << 10  # octets of it that are looked at
+GOING_ROUND = Reply(0, "5.4.6", "it was delivered to this mailbox before, and came back: it goes round in a circle")
 _FAULTS = {
     errno.ENOSPC: ("4.3.1", "no space left"),
     errno.EDQUOT: ("4.2.2", "mailbox over quota"),
@@ -40,10 +45,11 @@ _FAULTS = {
 class Letter:
     """One copy of a message for one mailbox. `fault` stays None when it was delivered."""
 
-    __slots__ = ("base", "device", "fault", "fd", "head", "name", "size", "stored")
+    __slots__ = ("base", "device", "fault", "fd", "head", "name", "recipient", "size", "stored")
 
     def __init__(self, base: str, sender: bytes, recipient: bytes, stored: Stored) -> None:
         self.base = base
+        self.recipient = recipient
         self.head = b"Return-Path: <" + sender + b">\nDelivered-To: " + recipient + b"\n"
         self.stored = stored
         self.fault: Reply | None = None
@@ -88,6 +94,7 @@ class MaildirWriter:
         """Deliver each letter or set its `fault`. `publishing` is called before any of them can be read."""
         fresh: dict[str, list[str]] = {}  # Maildir: directories to sync, since it may not be on disk yet
         try:
+            self._attempt(letters, _look_for_a_circle)
             self._attempt(_good(letters), self._write, fresh)
             self._sync_files(letters)
         finally:
@@ -155,6 +162,14 @@ class MaildirWriter:
         if time.monotonic() - begun > _SYNCFS_SLOW:
             self._syncfs_after = time.monotonic() + _SYNCFS_PAUSE
         return True
+
+
+def _look_for_a_circle(letter: Letter) -> None:
+    start = letter.stored.content[:_LONGEST_HEADER]
+    if letter.stored.path and b"\r\n\r\n" not in start:  # the header of a large text is in its file
+        start = b"".join(itertools.islice(_chunks(letter.stored), 2))[:_LONGEST_HEADER]
+    if was_delivered(start, letter.recipient):
+        letter.fault = GOING_ROUND
 
 
 def _sync_base(base: str, letters: Sequence[Letter], more: Iterable[str]) -> None:

@@ -65,3 +65,24 @@ def tls_clause(version: str, cipher: str, server_name: str) -> bytes:
     """How the text came under TLS (RFC 8314 §4.3): the suite by its name in IANA's registry."""
     asked = f" sni={server_name}" if server_name else ""
     return f"\r\n\ttls {cipher} ({version}{asked})".encode("ascii")
+
+
+_DELIVERED_TO = b"\nDelivered-To:"
+
+
+def was_delivered(start: bytes, recipient: bytes) -> bool:
+    """Whether the beginning of a text says that this server has put it into the recipient's mailbox before.
+
+    As Maildir deliveries write it, and whoever sends a letter on keeps it; letters of the address may change case.
+    """
+    at = start.find(_DELIVERED_TO)
+    if at < 0:
+        return False
+    end = start.find(b"\r\n\r\n")
+    wanted = recipient.lower()
+    while 0 <= at < (end if end >= 0 else len(start)):
+        line = start[at + len(_DELIVERED_TO) :].partition(b"\n")[0]
+        if line.strip(b" \t\r<>").lower() == wanted:
+            return True
+        at = start.find(_DELIVERED_TO, at + 1)
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,5 +117,24 @@ def test_discard(tmp_path: Path) -> None:
         assert results[0].outcomes == ()
         assert verdicts(results[1]) == [(Status.DEFERRED, 0, "4.3.0", ())]
         assert any(" delivered " in line and "relay=discard" in line for line in rig.lines())
+
+    run(main())
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_was_delivered_here_before_goes_back(tmp_path: Path, large: bool) -> None:
+    async def main() -> None:
+        rig, sink, maildirs = maildir_rig(tmp_path)
+        head, text = b"Received: x\r\n", b"Delivered-To: bob@y\r\nSubject: hi\r\n\r\nhi\r\n"
+        if large:
+            (tmp_path / "body").write_bytes(text)
+        more: Any = {"file": tmp_path / "body", "size": len(head + text)} if large else {}
+        ref = rig.reader.put(b"a@x", [b"BOB@y", b"eve@y"], head if large else head + text, **more)
+        sink.add([rig.job(ref)])
+        (result,) = await rig.settled(1)
+        assert verdicts(result) == [(Status.FAILED, 0, "5.4.6", (0,)), (Status.DELIVERED, 250, "2.0.0", (1,))]
+        assert files(tmp_path) == 1
+        assert any(" class=loop " in line for line in rig.lines())
+        maildirs.close()
 
     run(main())

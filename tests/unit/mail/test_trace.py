@@ -3,10 +3,11 @@
 from email import message_from_bytes
 from email.utils import parsedate_to_datetime
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.mail.trace import Tracer, date_text, priority_clause, tls_clause
+from mta.mail.trace import Tracer, date_text, priority_clause, tls_clause, was_delivered
 
 SECOND = 1_795_439_400
 
@@ -71,3 +72,23 @@ def test_the_date_is_understood_by_others() -> None:
 
 def test_who_came_over_a_unix_socket_has_no_address() -> None:
     assert received(client="unix").startswith(b"Received: from client.example (unix socket)\r\n\tby ")
+
+
+ROUND = b"Received: x\r\nDelivered-To: Bob@Home.example\r\nReceived: y\r\nDelivered-To: <eve@home.example>\r\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "recipient", "found"),
+    [
+        (ROUND + b"\r\nhi\r\n", b"bob@home.example", True),
+        (ROUND + b"\r\nhi\r\n", b"EVE@home.example", True),
+        (ROUND, b"eve@home.example", True),
+        (ROUND + b"\r\nhi\r\n", b"ob@home.example", False),
+        (b"Received: x\r\n\r\nDelivered-To: bob@home.example\r\n", b"bob@home.example", False),
+        (b"Received: x\r\nX-Delivered-To: bob@home.example\r\n\r\n", b"bob@home.example", False),
+        (b"Received: x\r\nDelivered-To: bob@home.example", b"bob@home.example", True),
+        (b"", b"bob@home.example", False),
+    ],
+)
+def test_a_text_that_was_here_before(text: bytes, recipient: bytes, found: bool) -> None:
+    assert was_delivered(text, recipient) == found

@@ -512,6 +512,7 @@ class Change(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=Tru
     done: tuple[int, ...] = ()
     why: str = ""  # the last reply or reason, as `queue show` tells it
     told: int = 0  # bits TOLD_...: notices that its sender has got
+    to: str = ""  # the next hop to which an operator sent it, as he wrote it; "": the rules decide
 
 
 class Queued(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_only=True):

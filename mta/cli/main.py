@@ -8,12 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from mta.cli import queue_words
 from mta.cli.common import UNAVAILABLE, USAGE
-
-_FILTERS = (
-    "all, id=… state=… sender=… recipient=… domain=… site=… (globs), reply~… (regular expression), attempts>3 age>1h"
-    " next<10m size>1M; joined by and, or, not and brackets; != and !~ for the opposite"
-)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -65,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     _trace_parser(_verb(verbs, common, "trace", "what was said in SMTP sessions that went wrong"))
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
-    _queue_parser(_verb(verbs, common, "queue", "look at the queue and change it"), common)
+    queue_words.declare(_verb(verbs, common, "queue", "look at the queue and change it"), common)
     _log_parser(_verb(verbs, common, "log", "what became of mail that is no longer queued"), common)
     _suppress_parser(_verb(verbs, common, "suppress", "the addresses that are not written to"), common)
     _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)
@@ -167,32 +163,6 @@ def _user_parser(user: argparse.ArgumentParser, common: argparse.ArgumentParser)
                 action.add_argument(
                     f"--{option}", action="append", default=[], metavar=what[0], help=f"{what[1]}; repeatable"
                 )
-
-
-def _queue_parser(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-    actions = queue.add_subparsers(dest="action", required=True, metavar="ACTION")
-    texts = {
-        "list": "one line a delivery",
-        "show": "all about messages, by id or filter",
-        "explain": "why messages are still here, and what happens next, in one sentence each; by id or filter",
-        "count": "how many messages",
-        "retry": "try now what waits for a time",
-        "delete": "take out of the queue, without a notice to the sender",
-        "expire": "give up: return to the sender now",
-        "hold": "keep until released",
-        "release": "let held mail go",
-    }
-    for name, text in texts.items():
-        action = actions.add_parser(name, help=text, description=text, parents=[common], epilog=f"filters: {_FILTERS}")
-        needs_words = name not in ("list", "count")
-        action.add_argument(
-            "words", nargs="+" if needs_words else "*", metavar="ID" if name in ("show", "explain") else "FILTER"
-        )
-        action.add_argument("--json", action="store_true", help="for programs")
-        if name == "list":
-            action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many lines")
-        if name in ("retry", "delete", "expire", "hold", "release"):
-            action.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _log_parser(log: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

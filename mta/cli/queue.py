@@ -8,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from mta.cli.acting import act, log
 from mta.cli.common import NOTHING, connect
 from mta.control.client import Client
 
 Row = dict[str, object]
 
-_ASK_ABOVE = 100  # messages that one command may delete, return or hold without a question
 _MOMENTS = ("hold_until", "deliver_by")
 _HEAD = f"{'ID':12}  {'STATE':9}  {'AGE':>6}  {'SIZE':>8}  {'ATTEMPTS':>8}  {'NEXT':>6}  SENDER -> RECIPIENTS"
 
@@ -25,7 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.action in ("show", "explain"):
             described = _described if arguments.action == "show" else _explained
             return _tell(client, f"queue.{arguments.action}", arguments.words, None if arguments.json else described)
-        return _act(client, arguments)
+        if arguments.action == "log":
+            return log(client, arguments.limit, as_json=arguments.json)
+        if arguments.action == "count":
+            messages = client.count(*(arguments.words or ["all"]))
+            print(json.dumps({"messages": messages}) if arguments.json else f"{messages} messages")
+            return 0
+        return act(client, arguments)
 
 
 def _list(client: Client, words: Sequence[str], limit: int, *, as_json: bool) -> int:
@@ -121,23 +127,6 @@ def _explained(row: Row) -> str:
     if len(parts) == 1:
         return f"{row['id']}  {parts[0]['why']}"
     return "\n".join([f"{row['id']}", *(f"  {part['domain']}: {part['why']}" for part in parts)])
-
-
-def _act(client: Client, arguments: argparse.Namespace) -> int:
-    words = arguments.words or ["all"]
-    if arguments.action in ("delete", "expire", "hold") and not arguments.yes and sys.stdin.isatty():
-        messages = client.call("queue.count", filter=words)["messages"]
-        assert isinstance(messages, int)
-        if messages > _ASK_ABOVE and not _agrees(f"{arguments.action} {messages} messages?"):
-            return NOTHING
-    answer = client.call(f"queue.{arguments.action}", filter=words)
-    print(json.dumps(answer) if arguments.json else f"{answer['messages']} messages")
-    return 0
-
-
-def _agrees(question: str) -> bool:
-    print(f"{question} [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _span(seconds: object) -> str:

@@ -116,26 +116,39 @@ class Client:
         """What was done by hand, and by whom; the newest first."""
         return self.typed_rows("queue.log", Operation, limit=limit)
 
-    # ---- acting
+    # ---- acting: `most` refuses to touch more messages than that (Refused, code "many"); 0 means any number
 
-    def hold(self, *filter: str, dry_run: bool = False) -> Done:
+    def hold(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Keep messages until they are released; `undo` with the number of the operation takes it back."""
-        return self.act("hold", *filter, dry_run=dry_run)
+        return self.act("hold", *filter, dry_run=dry_run, most=most)
 
-    def release(self, *filter: str, dry_run: bool = False) -> Done:
-        return self.act("release", *filter, dry_run=dry_run)
+    def undo(self, operation: int, *, dry_run: bool = False) -> Done:
+        """Take a hold back: what it holds waits again for what it waited for before."""
+        return self.act("undo", dry_run=dry_run, operation=operation)
 
-    def retry(self, *filter: str, dry_run: bool = False) -> Done:
+    def release(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
+        """Let held messages go, now."""
+        return self.act("release", *filter, dry_run=dry_run, most=most)
+
+    def retry(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Try now what waits for a time."""
-        return self.act("retry", *filter, dry_run=dry_run)
+        return self.act("retry", *filter, dry_run=dry_run, most=most)
 
-    def delete(self, *filter: str, dry_run: bool = False) -> Done:
+    def reroute(self, to: str, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
+        """Send messages to another next hop, `smtp:HOST:PORT` and so on; "rules": where the configuration says."""
+        return self.act("reroute", *filter, dry_run=dry_run, most=most, to=to)
+
+    def delete(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Take messages out of the queue, without a notice to the sender."""
-        return self.act("delete", *filter, dry_run=dry_run)
+        return self.act("delete", *filter, dry_run=dry_run, most=most)
 
-    def expire(self, *filter: str, dry_run: bool = False) -> Done:
+    def expire(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Give messages up: they go back to their senders now."""
-        return self.act("expire", *filter, dry_run=dry_run)
+        return self.act("expire", *filter, dry_run=dry_run, most=most)
+
+    def bounce(self, reason: str, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
+        """Return messages to their senders, as if a host had refused them for this reason."""
+        return self.act("bounce", *filter, dry_run=dry_run, most=most, reason=reason)
 
     def act(self, verb: str, *filter: str, dry_run: bool = False, **arguments: object) -> Done:
         """Any verb of `mta queue` that changes messages."""

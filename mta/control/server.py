@@ -35,6 +35,7 @@ from mta.control.protocol import (
 )
 from mta.control.verbs import VERBS, Operator, Request, Rows, Verb
 from mta.model import StoreError
+from mta.queue.deeds import TooMany
 
 _MOST_WAITING = 64  # requests of a connection that are read ahead
 _MOST_CONNECTIONS = 200
@@ -217,6 +218,8 @@ class Conversation:
             writer.write(encode(_refusal(number, "denied", str(error))))
         except ValueError as error:
             writer.write(encode(_refusal(number, "usage", str(error))))
+        except TooMany as error:
+            writer.write(encode(_refusal(number, "many", str(error))))
         except StoreError as error:
             writer.write(encode(_refusal(number, "failed", f"the spool says: {error}")))
         except Exception:  # noqa: BLE001 - a bug of ours: told here, and mail goes on

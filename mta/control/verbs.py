@@ -17,6 +17,8 @@ from mta.control import suppress
 from mta.control.access import Peer, Role
 from mta.control.protocol import VERSION, Json
 from mta.control.transcripts import transcripts
+from mta.queue.audit import Doer
+from mta.queue.deeds import Order
 
 _BREATH = 64  # rows after which mail has its turn
 
@@ -76,11 +78,8 @@ class Operator(Protocol):
     def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
     async def show(self, text: str) -> Json | None: ...
     async def explain(self, text: str) -> Json | None: ...
-    async def retry(self, words: Sequence[str]) -> int: ...
-    async def expire(self, words: Sequence[str]) -> int: ...
-    async def delete(self, words: Sequence[str]) -> int: ...
-    async def hold(self, words: Sequence[str]) -> int: ...
-    async def release(self, words: Sequence[str]) -> int: ...
+    async def act(self, order: Order) -> Json: ...
+    async def log(self, limit: int) -> list[Json]: ...
 
 
 class Verb(NamedTuple):
@@ -130,13 +129,32 @@ def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]])
     return Verb("viewer", run)
 
 
-def _on_messages(role: Role, act: Callable[[Operator], Callable[[Sequence[str]], Awaitable[int]]]) -> Verb:
-    """A verb that takes a filter and tells how many messages it concerned."""
+async def _count(operator: Operator, request: Request) -> Frames:
+    yield {"end": {"messages": await operator.count(request.words())}}
+
+
+async def _log(operator: Operator, request: Request) -> Frames:
+    rows = await operator.log(request.whole("limit"))
+    for row in rows:
+        yield {"row": row}
+    yield {"end": {"rows": len(rows)}}
+
+
+def _deed(verb: str, *names: str) -> Verb:
+    """A verb that changes many messages; `names` are further arguments."""
 
     async def run(operator: Operator, request: Request) -> Frames:
-        yield {"end": {"messages": await act(operator)(request.words())}}
+        order = Order(
+            Doer(request.peer.uid, request.peer.name),
+            verb,
+            request.words(),
+            {name: request.arguments[name] for name in names if name in request.arguments},
+            request.flag("dry_run"),
+            request.whole("most"),
+        )
+        yield {"end": await operator.act(order)}
 
-    return Verb(role, run)
+    return Verb("admin", run)
 
 
 VERBS: dict[str, Verb] = {
@@ -145,15 +163,19 @@ VERBS: dict[str, Verb] = {
     "queue.list": Verb("viewer", _list),
     "queue.show": _on_one(lambda operator: operator.show),
     "queue.explain": _on_one(lambda operator: operator.explain),
-    "queue.count": _on_messages("viewer", lambda operator: operator.count),
-    "queue.retry": _on_messages("admin", lambda operator: operator.retry),
-    "queue.delete": _on_messages("admin", lambda operator: operator.delete),
-    "queue.expire": _on_messages("admin", lambda operator: operator.expire),
-    "queue.hold": _on_messages("admin", lambda operator: operator.hold),
+    "queue.count": Verb("viewer", _count),
+    "queue.log": Verb("viewer", _log),
+    "queue.hold": _deed("hold"),
+    "queue.release": _deed("release"),
+    "queue.undo": _deed("undo", "operation"),
+    "queue.retry": _deed("retry"),
+    "queue.delete": _deed("delete"),
+    "queue.expire": _deed("expire"),
+    "queue.bounce": _deed("bounce", "reason"),
+    "queue.reroute": _deed("reroute", "to"),
     "suppress.list": Verb("viewer", suppress.entries),
     "suppress.check": Verb("viewer", suppress.check),
     "suppress.add": Verb("admin", suppress.add),
     "suppress.remove": Verb("admin", suppress.remove),
-    "queue.release": _on_messages("admin", lambda operator: operator.release),
     "trace": Verb("viewer", _trace),
 }

@@ -62,7 +62,7 @@ class Admission:
             self._places.route(self._arena.add(queued.id, queued.ref, domain, 0))
             return
         change = queued.changes[0]
-        if change.kind == "waiting" and not change.done:
+        if change.kind == "waiting" and not change.done and not change.to:
             manager = self._manager
             due, why = manager.tick(change.due), manager.reasons.number(change.why)
             self._arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due, change.told)
@@ -76,7 +76,11 @@ class Admission:
         arena.set_why(slot, manager.reasons.number(change.why))
         if change.done:
             manager.note_done(slot, change.done)
+        if change.to:
+            manager.extras.rerouted[slot] = change.to
         if change.kind == "held":
+            if change.due:
+                arena.schedule(slot, manager.tick(change.due))  # kept for who takes the hold back
             arena.push(self._places.held, slot, _arena.HELD)
         elif change.kind == "begun":
             manager.attempts.restored(slot)

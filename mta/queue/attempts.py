@@ -126,9 +126,17 @@ class Attempts:
         return count
 
     def _begin(self, batches: list[_Batch]) -> None:
-        done = self._manager.extras.done
+        done, rerouted = self._manager.extras.done, self._manager.extras.rerouted
         begun = [
-            Change(ref=ref, id=message_id, part=part, kind="begun", attempts=attempts, done=done.get(slot, ()))
+            Change(
+                ref=ref,
+                id=message_id,
+                part=part,
+                kind="begun",
+                attempts=attempts,
+                done=done.get(slot, ()) if done else (),
+                to=rerouted.get(slot, "") if rerouted else "",
+            )
             for batch in batches
             if batch.queue.site.kind not in UNJOURNALLED
             for slot, message_id, ref, part, attempts in batch.taken
@@ -326,8 +334,7 @@ class Attempts:
         manager.log(slot, "ambiguous", f'reason="{UNKNOWN}"')
         arena.set_attempts(slot, min(arena.attempts(slot) + 1, 65535))
         if slot in manager.extras.to_hold:
-            manager.extras.to_hold.discard(slot)
-            return manager.by_hand.hold_idle(slot)
+            return manager.by_hand.hold_idle(slot, manager.extras.to_hold.pop(slot))
         arena.set_why(slot, manager.reasons.number(UNKNOWN))
         manager.extras.ambiguous.add(slot)
         due = self._clock() + manager.retry.ambiguous_wait

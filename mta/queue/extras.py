@@ -16,8 +16,9 @@ class Extras:
     done: dict[int, tuple[int, ...]] = field(default_factory=dict)  # recipients finished
     untried: dict[int, int] = field(default_factory=dict)
     doomed: set[int] = field(default_factory=set)  # deleted while a courier has it
-    to_hold: set[int] = field(default_factory=set)  # to be held when a courier gives it back
+    to_hold: dict[int, str] = field(default_factory=dict)  # to be held when a courier gives it back, and why
     ambiguous: set[int] = field(default_factory=set)  # deferred, and an attempt may have delivered it
+    rerouted: dict[int, str] = field(default_factory=dict)  # where an operator sent it, as he wrote it
     begun: set[int] = field(default_factory=set)  # as recovery knows it, until the seats are read
 
     def forget(self, slot: int) -> None:
@@ -25,6 +26,7 @@ class Extras:
         self.done.pop(slot, None)
         self.untried.pop(slot, None)
         self.doomed.discard(slot)
-        self.to_hold.discard(slot)
+        self.to_hold.pop(slot, None)
+        self.rerouted.pop(slot, None)
         self.ambiguous.discard(slot)
         self.begun.discard(slot)

@@ -124,6 +124,7 @@ class QueueManager:
             source_of=None if egress is None else self.lanes.source_of,
         )
         self.domains = self.places.domains
+        self.places.rerouted = self.extras.rerouted
         self.attempts = Attempts(self, self.couriers, seats)
         self.wishes = Wishes(self)
         self.aging = Aging(self)
@@ -219,6 +220,7 @@ class QueueManager:
             done=self.extras.done.get(slot, ()),
             why=self.reasons.text(arena.why(slot)),
             told=arena.marks(slot) & _arena.TOLD,
+            to=self.extras.rerouted.get(slot, ""),
         )
 
     def log(self, slot: int, event: str, fields: str) -> None:

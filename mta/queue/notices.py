@@ -271,6 +271,9 @@ class Notifier:
         if verdict.deferred and left:
             if failed:
                 manager.note_done(slot, failed)
+            if verdict.back:
+                manager.settling.record(manager.by_hand.put_back(slot, verdict.back))
+                return
             if warned:
                 manager.arena.mark(slot, TOLD_DELAY)
             change = manager.settling.defer(slot, verdict, manager.clock())
@@ -308,7 +311,7 @@ class Notifier:
             manager.settling.record(manager.finish(slot))  # all have it
             return
         manager.arena.set_why(slot, manager.reasons.number(f"its record cannot be read: {error}"))
-        manager.settling.record(manager.by_hand.hold_idle(slot, keep_reason=True))
+        manager.settling.record(manager.by_hand.hold_idle(slot))
 
 
 def _options_of_notice(sender: bytes, original: Options) -> Options | None:

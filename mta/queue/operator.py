@@ -1,17 +1,18 @@
-"""What operators ask of the queue: choose, look, retry, hold, release, delete.
+"""What operators ask of the queue: choose, look, and act (`mta.queue.deeds`).
 
-Choosing streams: a million deliveries are looked at in slices, so that mail goes on meanwhile. The cheap words of a
-filter (id, state, domain) are looked at first, and the spool is read only for what is left.
+Choosing streams: a million deliveries are looked at in slices, so that mail goes on meanwhile (`mta.queue.choice`).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from mta.model import Change, Envelope, Glance, Ref, StoreError, id_text, parse_id
+from mta.model import Envelope, Glance, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
+from mta.queue.audit import Audit
 from mta.queue.choice import Choice
+from mta.queue.deeds import Deeds, Order
 from mta.queue.explain import Facts, State, explain
 from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.listing import ANY, Rows
@@ -19,7 +20,6 @@ from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
 from mta.queue.suppression_desk import SuppressionDesk
 
-_BATCH = 500  # changes recorded at once
 _TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
 
 Row = dict[str, object]
@@ -28,8 +28,10 @@ Row = dict[str, object]
 class Operator:
     """The verbs of the control socket. ValueError: the filter or id is wrong, and how."""
 
-    def __init__(self, manager: QueueManager, status: Callable[[], Row]) -> None:
+    def __init__(self, manager: QueueManager, status: Callable[[], Row], audit: Audit) -> None:
         self._manager = manager
+        self._audit = audit
+        self._deeds = Deeds(manager, audit)
         self.status = status
         self._suppression = manager.suppression
 
@@ -80,74 +82,13 @@ class Operator:
 
     # ---- acting
 
-    async def retry(self, words: Sequence[str]) -> int:
-        """Try now what waits for a time; held mail stays held, and mail under embargo unless it is named by its id."""
-        retry = self._manager.by_hand.retry_now
-        return await self._act(words, (_arena.DEFERRED,), "retried", retry, spare=_arena.EMBARGOED)
+    async def act(self, order: Order) -> Row:
+        """Whatever changes many messages: hold, delete, ...; see `mta.queue.deeds`."""
+        return await self._deeds.carry_out(order)
 
-    async def release(self, words: Sequence[str]) -> int:
-        """Let held mail go its way; its sender's own hold time counts again, unless it is named by its id."""
-        by_id = self._chosen(words).ids is not None
-        release = self._manager.by_hand.retry_now if by_id else self._manager.by_hand.release
-        return await self._act(words, (_arena.HELD,), "released", release)
-
-    async def expire(self, words: Sequence[str]) -> int:
-        """Give up what is not active: it goes back to its sender, now."""
-        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
-        return await self._act(words, states, "expired", self._manager.by_hand.give_up)
-
-    async def hold(self, words: Sequence[str]) -> int:
-        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.ACTIVE)
-        return await self._act(words, states, "held", self._manager.by_hand.hold)
-
-    async def delete(self, words: Sequence[str]) -> int:
-        """A filter that names recipients takes only these out of a message; one that is active is left alone then."""
-        chosen = self._chosen(words)
-        if not chosen.by_recipient:
-            return await self._act(words, tuple(STATE_NAMES), "deleted", self._manager.by_hand.delete)
-        states = (_arena.READY, _arena.DEFERRED, _arena.RESOLVING, _arena.HELD)
-        return await self._act(words, states, "deleted", lambda slot: self._drop(slot, chosen))
-
-    def _drop(self, slot: int, chosen: Choice) -> Change | None:
-        return self._manager.by_hand.drop(slot, chosen.recipients(slot))
-
-    async def _act(
-        self,
-        words: Sequence[str],
-        states: Sequence[int],
-        event: str,
-        act: Callable[[int], Change | None],
-        *,
-        spare: int = 0,
-    ) -> int:
-        """Do something to all chosen deliveries in these states; the number of messages. Durable on return.
-
-        Those with a mark of `spare` are left alone, unless the filter names them by their ids.
-        """
-        manager = self._manager
-        touched: set[int] = set()
-        changes: list[Change] = []
-        arena = manager.arena
-        chosen = self._chosen(words)
-        spare = 0 if chosen.ids is not None else spare
-        slots = [(e[0], e[1], e[4]) async for batch in chosen.found() for e, _ in batch]
-        for slot, message_id, part in slots:
-            if not arena.holds(slot, message_id, part) or arena.state(slot) not in states:
-                continue
-            if arena.marks(slot) & spare:
-                continue
-            touched.add(message_id)
-            change = act(slot)
-            manager.maillog(id_text(message_id), event, "by=operator")
-            if change is not None:
-                changes.append(change)
-            if len(changes) >= _BATCH:
-                await manager.store.record(changes)
-                changes = []
-        if changes:
-            await manager.store.record(changes)
-        manager.dispatch()
-        return len(touched)
+    async def log(self, limit: int) -> list[Row]:
+        """What was done by hand; the newest first."""
+        return await self._audit.log(limit)
 
     # ---- choosing
 

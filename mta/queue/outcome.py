@@ -44,6 +44,7 @@ class Verdict:
     reply: Reply = _SILENCE
     hop: str = ""
     untried: bool = False
+    back: int = 0  # the state of the arena in which those that wait go on, untouched; 0: they are deferred
     unknown: bool = False  # some of those that wait may have been delivered
 
     @property

@@ -65,6 +65,7 @@ class Places:
             None  # takes deliveries that must not go out (`mta.queue.suppression`)
         )
         self.dirty: set[SiteQueue] = set()  # sites that may have something to give out
+        self.rerouted: dict[int, str] = {}  # slots that an operator sent another way
         self._numbers: dict[bytes, int] = {}
         self._routes: dict[int, tuple[SiteQueue, float]] = {}
         self._lookups: dict[int, _LookingUp] = {}  # by domain
@@ -97,6 +98,9 @@ class Places:
         if self.gate is not None and self._open and self.gate(slot):
             return
         number = self._arena.domain(slot)
+        if self.rerouted and slot in self.rerouted:
+            self.enqueue(slot, self._sites.get(self._router.by_hand(self.rerouted[slot])))
+            return
         if afresh:
             self._routes.pop(number, None)
         known = self._routes.get(number)

@@ -29,6 +29,7 @@ from mta.net.resolver import DnsResolver
 from mta.net.seats import SeatTable
 from mta.observe.maillog import LOG_DELAY, MailLog, quoted
 from mta.queue._arena import ACTIVE
+from mta.queue.audit import Audit
 from mta.queue.couriers import Couriers
 from mta.queue.egress import Egress
 from mta.queue.filter import AMBIGUOUS, STATES
@@ -135,7 +136,8 @@ class Desk:
         housekeeping = Housekeeping(self.manager)
         self._store.snapshot = housekeeping.snapshot
         self._store.relocate = housekeeping.relocate
-        self.operator = Operator(self.manager, self.status)
+        self._audit = Audit(settings.server.state_dir / "operations.sqlite")
+        self.operator = Operator(self.manager, self.status, self._audit)
         self._links: list[Link] = []
 
     def _couriers(self, manager: QueueManager) -> Couriers:
@@ -176,6 +178,7 @@ class Desk:
         for link in self._links:
             link.close()
         await self._store.close()
+        self._audit.close()
         self.manager.regulator.close()
         if self.manager.suppression is not None:
             self.manager.suppression.close()

@@ -13,8 +13,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from mta.config.settings import Domain, NextHop, Route
+from mta.config.values import next_hop
 from mta.model import Hop, HopKind, LookupFailure, Reply, Site
 
 
@@ -81,6 +84,10 @@ class Router:
             name=name, kind="smtp", hops=hosts, port=self._port, connections=self._connections, implicit=implicit
         )
 
+    def by_hand(self, hop: str) -> Site:
+        """The site of a next hop that an operator wrote; see `operators_hop`."""
+        return self._fixed("", operators_hop(hop))
+
     def _fixed(self, domain: str, hop: NextHop) -> Site:
         if hop.kind == "maildir":
             return Site(name=f"maildir:{domain}", kind="maildir", path=hop.path, connections=self._connections)
@@ -124,6 +131,15 @@ def _canonical(hops: Sequence[Hop]) -> tuple[Hop, ...]:
         best[host] = min(hop.preference, best.get(host, hop.preference))
     levels = {preference: level for level, preference in enumerate(sorted(set(best.values())))}
     return tuple(sorted((Hop(levels[p], host) for host, p in best.items()), key=_order))
+
+
+@lru_cache(64)
+def operators_hop(text: str) -> NextHop:
+    """Where single messages may be sent by hand; ValueError for what is no such place."""
+    hop = next_hop(text, Path("/"))
+    if hop.kind in ("mx", "maildir"):
+        raise ValueError(f"{text!r}: mail is rerouted to smtp:, lmtp:, hold: or discard:, or to `rules`")
+    return hop
 
 
 def _order(hop: Hop) -> tuple[int, str]:

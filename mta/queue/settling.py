@@ -119,8 +119,7 @@ class Settling:
         manager = self._manager
         extras = manager.extras
         if slot in extras.to_hold:
-            extras.to_hold.discard(slot)
-            self.record(manager.by_hand.hold_idle(slot))
+            self.record(manager.by_hand.hold_idle(slot, extras.to_hold.pop(slot)))
             return
         self.record(manager.change(slot, "waiting"))  # it had begun
         times = extras.untried.get(slot, 0) + 1
@@ -167,8 +166,7 @@ class Settling:
         if verdict.delivered:
             manager.note_done(slot, verdict.delivered)
         if slot in extras.to_hold:
-            extras.to_hold.discard(slot)
-            return manager.by_hand.hold_idle(slot)
+            return manager.by_hand.hold_idle(slot, extras.to_hold.pop(slot))
         plan = manager.plan(slot, classify(verdict.reply))
         due = now + manager.schedule.wait(plan, attempts, verdict.reply, manager.random())
         end = manager.wishes.began(slot) + plan.expiry

@@ -41,6 +41,7 @@ class Housekeeping:
         """
         arena = self._manager.arena
         several: set[int] = set()
+        rerouted = self._manager.extras.rerouted
         cursor = 0
         while cursor >= 0:
             rows, cursor = arena.rows(cursor, _SLICE)
@@ -54,10 +55,10 @@ class Housekeeping:
                     continue
                 domains = (self._manager.domains[domain],)
                 lane = self._lane(slot)
-                if not attempts and not why and not marks & _arena.TOLD and not self._has_begun(slot):
+                if not (attempts or why or marks & _arena.TOLD or slot in rerouted or self._has_begun(slot)):
                     asked = wants(marks)
                     batch.append(Queued(id=message_id, ref=ref, size=0, domains=domains, wants=asked, lane=lane))
-                elif state != _arena.DEFERRED or slot in self._manager.extras.ambiguous:
+                elif state != _arena.DEFERRED or slot in self._manager.extras.ambiguous or slot in rerouted:
                     batch.append(self._queued([slot], domains))
                 else:
                     change = Change(
@@ -130,7 +131,8 @@ class Housekeeping:
         """Whether there is more to tell of a delivery than that it arrived."""
         arena = self._manager.arena
         told = arena.marks(slot) & _arena.TOLD
-        return bool(arena.attempts(slot) or arena.why(slot) or told) or self._has_begun(slot)
+        news = arena.attempts(slot) or arena.why(slot) or told or slot in self._manager.extras.rerouted
+        return bool(news) or self._has_begun(slot)
 
     def _has_begun(self, slot: int) -> bool:
         """Whether the store says so; what is idle came back, and its notice or change is on the way."""
@@ -144,6 +146,6 @@ class Housekeeping:
         if self._has_begun(slot):
             return self._manager.change(slot, "begun")
         if arena.state(slot) == _arena.HELD:
-            return self._manager.change(slot, "held")
+            return self._manager.by_hand.held(slot)
         due = self._manager.seconds(arena.due(slot)) if arena.state(slot) == _arena.DEFERRED else 0.0
         return self._manager.change(slot, "waiting", due)

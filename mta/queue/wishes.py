@@ -145,7 +145,7 @@ class Wishes:
         """The notice is on disk: make durable that the sender has it. What is in hand says so with its next change."""
         manager, state = self._manager, self._arena.state(slot)
         if state == _arena.HELD:
-            manager.settling.record(manager.change(slot, "held"))
+            manager.settling.record(manager.by_hand.held(slot))
         elif state not in _IN_HAND:
             due = manager.seconds(self._arena.due(slot)) if state == _arena.DEFERRED else 0.0
             manager.settling.record(manager.change(slot, "waiting", due))

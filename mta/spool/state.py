@@ -31,7 +31,18 @@ _RECORD: Final = 256 << 10
 _MOVED: Final = 255  # kind; `due` is the new reference
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_tail = msgspec.msgpack.Decoder(tuple[tuple[int, ...], str]).decode
+
+
+class _Tail(msgspec.Struct, frozen=True, array_like=True):
+    """What only some entries have; fields are only ever appended."""
+
+    done: tuple[int, ...] = ()
+    why: str = ""
+    to: str = ""
+
+
+_decode_tail = msgspec.msgpack.Decoder(_Tail).decode
+_NO_TAIL: Final = _Tail()
 
 
 def pack_changes(changes: Sequence[Change]) -> list[tuple[Sequence[Change], bytes]]:
@@ -41,8 +52,8 @@ def pack_changes(changes: Sequence[Change]) -> list[tuple[Sequence[Change], byte
     pack = ENTRY.pack
     first = size = 0
     for i, c in enumerate(changes):
-        if c.done or c.why:
-            tail = _encode((c.done, c.why[:_LONGEST_WHY]))
+        if c.done or c.why or c.to:
+            tail = _encode((c.done, c.why[:_LONGEST_WHY], c.to) if c.to else (c.done, c.why[:_LONGEST_WHY]))
             attempts = min(c.attempts, _MOST_ATTEMPTS)
             parts += (pack(c.ref, c.id, c.due, c.part, len(tail), attempts, _NUMBERS[c.kind], c.told), tail)
             size += len(tail)
@@ -87,9 +98,22 @@ def unpack_changes(payload: bytes) -> Iterator[Change]:
 
 def _change(ref: int, message_id: int, part: int, rest: bytes) -> Change:
     due, _, tail, attempts, kind, told = _REST.unpack_from(rest)
-    done, why = _decode_tail(rest[_REST.size :]) if tail else ((), "")
+    more = _decode_tail(rest[_REST.size :]) if tail else _NO_TAIL
+    return _made(ref, message_id, part, _KINDS[kind], attempts, due, told, more)
+
+
+def _made(ref: int, message_id: int, part: int, kind: Kind, attempts: int, due: int, told: int, more: _Tail) -> Change:
     return Change(
-        ref=ref, id=message_id, part=part, kind=_KINDS[kind], attempts=attempts, due=due, done=done, why=why, told=told
+        ref=ref,
+        id=message_id,
+        part=part,
+        kind=kind,
+        attempts=attempts,
+        due=due,
+        done=more.done,
+        why=more.why,
+        told=told,
+        to=more.to,
     )
 
 
@@ -119,21 +143,11 @@ class Replay:
         if newest is None:
             return None
         kind, attempts, due, told, tail = newest
-        done, why = _known_tail(tail) if tail else ((), "")
-        return Change(
-            ref=ref,
-            id=message_id,
-            part=part,
-            kind=_KINDS[kind],
-            attempts=attempts,
-            due=due,
-            done=done,
-            why=why,
-            told=told,
-        )
+        more = _known_tail(tail) if tail else _NO_TAIL
+        return _made(ref, message_id, part, _KINDS[kind], attempts, due, told, more)
 
 
 @lru_cache(4096)
-def _known_tail(tail: bytes) -> tuple[tuple[int, ...], str]:
+def _known_tail(tail: bytes) -> _Tail:
     """Reasons repeat: a million deliveries wait for a few causes."""
     return _decode_tail(tail)

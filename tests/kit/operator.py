@@ -9,6 +9,7 @@ from mta.control.access import Access
 from mta.control.protocol import SOCKET_NAME, Json
 from mta.control.server import ControlServer
 from mta.model import StoreError
+from mta.queue.deeds import Order, TooMany
 from tests.kit.background import Background
 
 STATUS: Json = {
@@ -22,6 +23,34 @@ STATUS: Json = {
     "counters": {"accepted": 0},
     "processes": [{"role": "receiver", "worker": 0, "pid": 42}],
 }
+
+
+OPERATIONS: list[Json] = [
+    {
+        "number": 2,
+        "began": 1_795_000_100.0,
+        "ended": None,
+        "uid": 0,
+        "user": "root",
+        "verb": "bounce",
+        "filter": "sender=a@b.test",
+        "arguments": {"reason": "no"},
+        "messages": 0,
+        "result": "",
+    },
+    {
+        "number": 1,
+        "began": 1_795_000_000.0,
+        "ended": 1_795_000_001.0,
+        "uid": 1000,
+        "user": "ann",
+        "verb": "hold",
+        "filter": "all",
+        "arguments": {},
+        "messages": 5,
+        "result": "done",
+    },
+]
 
 
 def row(number: int, **changes: object) -> Json:
@@ -46,6 +75,7 @@ class FakeOperator:
         self.rows = list(rows)
         self.calls: list[tuple[str, list[str]]] = []
         self.given = 0
+        self.orders: list[Order] = []
 
     @property
     def status(self) -> Callable[[], Json]:
@@ -78,20 +108,19 @@ class FakeOperator:
         self._note("explain", [text])
         return next(({"id": text, "parts": [{"why": "It waits."}]} for r in self.rows if r["id"] == text), None)
 
-    async def expire(self, words: Sequence[str]) -> int:
-        return self._note("expire", words)
+    async def act(self, order: Order) -> Json:
+        self.orders.append(order)
+        messages = self._note(order.verb, order.words)
+        if order.dry_run:
+            return {"messages": messages, "operation": 0, "sample": self.rows[:10]}
+        if order.most and messages > order.most:
+            self.calls.pop()
+            raise TooMany(messages)
+        return {"messages": messages, "operation": len(self.orders)}
 
-    async def retry(self, words: Sequence[str]) -> int:
-        return self._note("retry", words)
-
-    async def delete(self, words: Sequence[str]) -> int:
-        return self._note("delete", words)
-
-    async def hold(self, words: Sequence[str]) -> int:
-        return self._note("hold", words)
-
-    async def release(self, words: Sequence[str]) -> int:
-        return self._note("release", words)
+    async def log(self, limit: int) -> list[Json]:
+        self._note("log", [str(limit)])
+        return OPERATIONS[: limit or None]
 
 
 class Control(Background):

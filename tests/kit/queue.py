@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -34,9 +35,12 @@ from mta.model import (
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.queue import _arena
+from mta.queue.audit import Doer
 from mta.queue.couriers import Courier
+from mta.queue.deeds import Order
 from mta.queue.egress import Egress
 from mta.queue.manager import QueueManager, Teller
+from mta.queue.operator import Operator
 from mta.queue.outcome import Verdict
 from mta.queue.routing import Router
 from mta.queue.sites import SiteQueue
@@ -229,3 +233,44 @@ class World:
 
     def states(self, *states: int) -> list[int]:
         return [self.manager.arena.count(state) for state in states]
+
+
+class MemoryAudit:
+    """Remembers operations as `mta.queue.audit` does, and forgets them."""
+
+    def __init__(self) -> None:
+        self.operations: list[dict[str, object]] = []
+
+    async def begin(self, doer: Doer, verb: str, words: Sequence[str], arguments: Mapping[str, object]) -> int:
+        self.operations.append({"doer": doer, "verb": verb, "words": list(words), **arguments})
+        return len(self.operations)
+
+    def end(self, number: int, messages: int, result: str) -> None:
+        self.operations[number - 1] |= {"messages": messages, "result": result}
+
+    async def settle(self) -> None:
+        pass
+
+    async def log(self, limit: int) -> list[dict[str, object]]:
+        return self.operations[::-1][: limit or None]
+
+    async def verb(self, number: int) -> str | None:
+        return str(self.operations[number - 1]["verb"]) if 0 < number <= len(self.operations) else None
+
+
+class Hand:
+    """An operator at a queue manager; what he does is on disk at once."""
+
+    def __init__(self, manager: QueueManager, store: FakeStore) -> None:
+        self.audit = MemoryAudit()
+        self.operator = Operator(manager, dict, self.audit)  # type: ignore[arg-type]
+        self._store = store
+
+    async def do(self, verb: str, *words: str, **more: object) -> dict[str, object]:
+        dry_run, most = bool(more.pop("dry_run", False)), int(str(more.pop("most", 0)))
+        order = Order(Doer(0, "ann"), verb, words, more, dry_run, most)
+        task = asyncio.ensure_future(self.operator.act(order))
+        while not task.done():
+            self._store.settle()
+            await asyncio.sleep(0)
+        return await task

@@ -39,6 +39,7 @@ from mta.queue.manager import QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator
 from mta.queue.routing import Router
+from tests.kit.queue import MemoryAudit
 from tests.sim.courier import MemoryLink, SimCourier, Surroundings, Wire
 from tests.sim.hosts import Host
 from tests.sim.loop import TimeLoop
@@ -134,7 +135,7 @@ class World:
             weights=self._weights,
         )
         notifier.attach(self.manager, self._ids.next(int(self.clock() * 1000)))
-        self.operator = Operator(self.manager, dict)
+        self.operator = Operator(self.manager, dict, MemoryAudit())  # type: ignore[arg-type]
 
     def _courier_table(self, manager: QueueManager) -> Couriers:
         return Couriers(

@@ -18,6 +18,7 @@ import pytest
 
 from mta.cli.main import main
 from mta.control.protocol import Json as Row
+from mta.queue.deeds import Order, TooMany
 from tests.kit.operator import Control, FakeOperator
 
 CONFIG = """\
@@ -83,21 +84,12 @@ class FakeQueue(FakeOperator):
         part |= {"next": NOW + 60, "reason": "busy", "recipients": [{"address": "0@b.example", "state": "pending"}]}
         return row(1) | {"arrived": NOW, "parts": [part]}
 
-    async def retry(self, words: Sequence[str]) -> int:
-        return self._act("retry", words)
-
-    async def delete(self, words: Sequence[str]) -> int:
-        return self._act("delete", words)
-
-    async def hold(self, words: Sequence[str]) -> int:
-        return self._act("hold", words)
-
-    async def release(self, words: Sequence[str]) -> int:
-        return self._act("release", words)
-
-    def _act(self, verb: str, words: Sequence[str]) -> int:
-        self.acted.append((verb, list(words)))
-        return 2
+    async def act(self, order: Order) -> Row:
+        messages = 101 if order.words == ["many"] else 2
+        if order.most and messages > order.most:
+            raise TooMany(messages)
+        self.acted.append((order.verb, list(order.words)))
+        return {"messages": messages, "operation": 7}
 
 
 @pytest.fixture
@@ -254,7 +246,7 @@ def test_show_of_what_is_not_there_is_1(config: str, capsys: Output) -> None:
 def test_verbs_that_act(queue: FakeQueue, config: str, verb: str, capsys: Output) -> None:
     assert main(["queue", verb, "domain=b.example", "state=deferred", "--yes", "--json", "-c", config]) == 0
     assert queue.acted == [(verb, ["domain=b.example", "state=deferred"])]
-    assert json.loads(capsys.readouterr().out) == {"messages": 2}
+    assert json.loads(capsys.readouterr().out) == {"messages": 2, "operation": 7, "sample": []}
 
 
 class Terminal(io.StringIO):
@@ -288,13 +280,18 @@ def test_a_person_is_asked_before_much_is_deleted(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(typed))
     assert main(["queue", *words.split(), "-c", config]) == code
-    assert ("101 messages? [y/N]" in capsys.readouterr().out) == asked
+    assert ("it is 101 messages; say that so many are meant [y/N]" in capsys.readouterr().out) == asked
     assert bool(queue.acted) == (code == 0)
 
 
-def test_a_script_is_not_asked(queue: FakeQueue, config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_has_to_say_yes(
+    queue: FakeQueue, config: str, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert main(["queue", "delete", "many", "-c", config]) == 0
+    assert main(["queue", "delete", "many", "-c", config]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert queue.acted == []
+    assert main(["queue", "delete", "many", "--yes", "-c", config]) == 0
     assert queue.acted == [("delete", ["many"])]
 
 

@@ -286,14 +286,54 @@ def test_much_is_asked_about(
     assert (("delete", ["all"]) in operator.calls) == (code == 0)
 
 
-def test_nothing_is_asked_with_yes_or_of_a_program(
-    operator: FakeOperator, config: str, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_asked_with_yes_and_a_program_has_to_say_it(
+    operator: FakeOperator, config: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     operator.rows[:] = [row(1)] * 101
     monkeypatch.setattr(sys, "stdin", Terminal(""))
     assert run("queue", "delete", "all", "--yes", "-c", config) == 0
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run("queue", "hold", "all", "-c", config) == 2
+    assert "101 messages; say that so many are meant: add --yes" in capsys.readouterr().err
+    assert operator.calls == [("delete", ["all"])]
+
+
+def test_a_dry_run_shows_some(operator: FakeOperator, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("queue", "delete", "sender=a@*", "--dry-run", "-c", config) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "delete would concern 2 messages, such as",
+        "  000000000001  deferred   <a@example.com> -> u@example.org",
+        "  000000000002  active     <a@example.com> -> u@example.org",
+    ]
+    assert operator.orders[-1].dry_run
+
+
+def test_verbs_with_more_to_say(operator: FakeOperator, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, verb, arguments in (
+        (["reroute", "all", "--to", "smtp:h.test:25"], "reroute", {"to": "smtp:h.test:25"}),
+        (["bounce", "all", "--reason", "no such list"], "bounce", {"reason": "no such list"}),
+        (["bounce", "all"], "bounce", {}),
+        (["undo", "12"], "undo", {"operation": 12}),
+    ):
+        assert run("queue", *words, "-c", config) == 0
+        assert (operator.orders[-1].verb, operator.orders[-1].arguments) == (verb, arguments)
     assert run("queue", "hold", "all", "-c", config) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "2 messages"
+    assert told.err == "to take it back: mta queue undo 5\n"
+    assert run("queue", "undo", "x", "-c", config) == 2
+    assert run("queue", "reroute", "all", "-c", config) == 2
+
+
+def test_the_log_of_operations(operator: FakeOperator, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("queue", "log", "-c", config) == 0
+    head, newest, oldest = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NO", "WHEN", "WHO", "VERB", "MESSAGES", "FILTER"]
+    assert newest.endswith('bounce           0  sender=a@b.test reason="no" (it was cut short, or is under way)')
+    assert oldest.split()[0] == "1"
+    assert oldest.endswith("ann           hold             5  all")
+    assert run("queue", "log", "--json", "--limit", "1", "-c", config) == 0
+    assert json.loads(capsys.readouterr().out)["user"] == "root"
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])

@@ -76,10 +76,10 @@ def test_status(control: Control) -> None:
     assert is_alive(control)
 
 
-@pytest.mark.parametrize("verb", ["count", "retry", "delete", "hold", "release"])
+@pytest.mark.parametrize("verb", ["count", "retry", "delete", "hold", "release", "expire", "bounce", "reroute"])
 def test_verbs_on_messages(control: Control, verb: str) -> None:
     with Client(control.folder) as client:
-        assert client.call(f"queue.{verb}", filter=["state=held", "x"]) == {"messages": 5}
+        assert client.call(f"queue.{verb}", filter=["state=held", "x"])["messages"] == 5
     assert control.operator.calls == [(verb, ["state=held", "x"])]
 
 
@@ -449,6 +449,25 @@ def test_rows_are_typed(control: Control) -> None:
         assert client.hold("all").messages == 5
         assert client.hello().version == 1
         assert client.show("none") is None
+
+
+def test_verbs_of_the_typed_client(control: Control) -> None:
+    with Client(control.folder) as client:
+        client.bounce("no", "all", most=9)
+        client.reroute("rules", "state=held", dry_run=True)
+        client.undo(12)
+        assert [(o.verb, dict(o.arguments), o.dry_run, o.most) for o in control.operator.orders] == [
+            ("bounce", {"reason": "no"}, False, 9),
+            ("reroute", {"to": "rules"}, True, 0),
+            ("undo", {"operation": 12}, False, 0),
+        ]
+        assert {o.doer.uid for o in control.operator.orders} == {os.geteuid()}
+        with pytest.raises(Refused, match="it is 5 messages") as caught:
+            client.delete("all", most=4)
+        assert caught.value.code == "many"
+        newest, oldest = client.log()
+        assert (newest.verb, newest.ended, oldest.user) == ("bounce", None, "ann")
+        assert [o.number for o in client.log(limit=1)] == [2]
 
 
 @given(st.dictionaries(st.text(max_size=8), st.text(max_size=20) | st.integers() | st.none() | st.lists(st.text())))

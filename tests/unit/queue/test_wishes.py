@@ -8,9 +8,8 @@ import pytest
 
 from mta.model import TOLD_DELAY, TOLD_LATE, Change, Options, Outcome, Status, StoreError
 from mta.queue import _arena
-from mta.queue.operator import Operator
 from mta.queue.snapshot import Housekeeping
-from tests.kit.queue import FIRST, LATER, NOW, World
+from tests.kit.queue import FIRST, LATER, NOW, Hand, World
 
 MS = int(NOW * 1000)
 HOUR = 3600
@@ -19,12 +18,8 @@ DEFERRED = Outcome(Status.DEFERRED, LATER, "hop")
 
 
 def operate(world: World, verb: str, *words: str) -> int:
-    async def main() -> int:
-        operator = Operator(world.manager, dict)
-        done: int = await getattr(operator, verb)(words)
-        return done
-
-    return asyncio.run(main())
+    done = asyncio.run(Hand(world.manager, world.store).do(verb, *words))
+    return int(str(done["messages"]))
 
 
 # ---- FUTURERELEASE
@@ -49,7 +44,7 @@ def test_what_is_held_by_its_sender_waits_and_says_why(clock: list[float]) -> No
 
 
 async def _rows(world: World, *words: str) -> list[dict[str, object]]:
-    return [row async for row in Operator(world.manager, dict).select(words, 0)]
+    return [row async for row in Hand(world.manager, world.store).operator.select(words, 0)]
 
 
 def test_a_hold_time_that_is_past_is_none(clock: list[float]) -> None:

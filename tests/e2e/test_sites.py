@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -42,10 +43,6 @@ def inject(server: Server, count: int, domain: str, local: str = "r") -> list[st
                     talk.ids.append(re.search(r"queued as (\w+)", reply)[1])  # type: ignore[index]
             done = group.stop
         return talk.ids
-
-
-def open_at(sink: NarrowSink) -> int:
-    return sink.open
 
 
 def test_a_site_with_room_for_eight_gets_eight(tmp_path: Path) -> None:
@@ -100,6 +97,25 @@ def test_a_site_with_room_for_eight_gets_eight_for_long(tmp_path: Path) -> None:
         assert "deferred" not in server.log.read_text()
 
 
+@pytest.mark.slow
+def test_a_site_that_slows_down_is_followed_within_ten_seconds(tmp_path: Path) -> None:
+    with (
+        Zone(RECORDS) as zone,
+        NarrowSink(100, 0.4) as sink,
+        Server(tmp_path, dns=zone.address, delivery={"port": sink.port}) as server,
+    ):
+        inject(server, 1500, "far.test")
+        wait_for(lambda: sink.open == 20, 20, "twenty connections")
+        slowed, sink.seconds = time.monotonic(), 4.0
+        wait_for(lambda: sink.open <= 8, 10, "fewer connections to a site that is slow")
+        print(f"{time.monotonic() - slowed:.1f} s")
+        (row,) = [row for row in server.rows("state=active") if row][:1]
+        assert row["site"] == "mx:mx.far.test"
+        assert len(server.rows("state=active")) <= 40  # what is urgent need not wait behind many
+        sink.seconds = 0.0
+        server.wait_empty(40)
+
+
 def test_a_dead_site_gets_a_probe_and_harms_nobody(tmp_path: Path) -> None:
     port = refused_port()
     routes = {"dead.test": f"smtp:127.0.0.1:{port}"}
@@ -117,6 +133,45 @@ def test_a_dead_site_gets_a_probe_and_harms_nobody(tmp_path: Path) -> None:
             wait_for(lambda: back.seen.taken == 301, 30, "the mail of a site that is back")
         server.wait_empty()
         assert "site-up" in server.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_hundred_thousand_for_a_dead_site(tmp_path: Path) -> None:
+    """Fresh mail for others starts within a second, 99 times of 100, and what waits costs next to nothing."""
+    dead = f"smtp:127.0.0.1:{refused_port()}"
+    with (
+        NarrowSink(100) as sink,
+        Server(tmp_path, routes={"*.dead.test": dead, "*": sink.next_hop}, retry={**SOON, "first": "5s"}) as server,
+    ):
+        server.send("s@x.test", ["a@d.dead.test"], TEXT)
+        server.wait_for_log("site-down")
+        with server.talk() as talk:
+            talk.hello()
+            for message in range(100):
+                talk.mail("s@x.test", [f"r@d{message}-{n}.dead.test" for n in range(1000)], TEXT)
+        waited: list[float] = []
+        for number in range(200):
+            sent = time.monotonic()
+            server.send("s@x.test", [f"r{number}@live.test"], TEXT)
+            wait_for(lambda count=number: sink.seen.taken > count, 20, "fresh mail at a site that lives")
+            waited.append(sink.arrived[-1][0] - sent)
+        wait_for(lambda: server.status()["deliveries"]["ready"] > 99_000, 60, "all of it in the queue")
+        (manager,) = server.children()["queue"]
+        before, begun = cpu_seconds(manager), time.monotonic()
+        wait_for(lambda: time.monotonic() - begun > 5, 10, "five seconds")
+        used = (cpu_seconds(manager) - before) / (time.monotonic() - begun)
+        waited.sort()
+        attempts = server.log.read_text().count(" deferred ")
+        print(f"p50 {waited[100]:.3f} s, p99 {waited[197]:.3f} s, {attempts} attempts, manager {used:.1%} of a core")
+        assert waited[197] < 1.0
+        assert attempts < 100
+        assert used < 0.05
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_greylisting_is_no_death(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from mta.deliver.traffic import Collector, Key, Tally, key_of
 from mta.model import (
     LINK_VERSION,
     Hello,
@@ -26,17 +27,19 @@ from mta.model import (
     Results,
     Site,
     SiteNews,
+    Source,
     Status,
     part_members,
 )
 from mta.net.seats import DELIVERED, DOTTED, GIVEN, MIXED, Row
-from tests.sim.hosts import Host
+from tests.sim.hosts import LOST, Host
 from tests.sim.store import MemoryStore
 
 _GROWTH_PAUSE = 5.0
 _PATIENCE = 0.02
 _IDLE = 30.0  # seconds after which a connection without work is closed
 _FLUSH_AFTER = 0.005
+_UNTRIED = Outcome(Status.UNTRIED, Reply(0, "", ""))
 _EVERY_HOST = Host()  # what is not described is fine
 
 
@@ -119,26 +122,27 @@ class SimCourier:
         self.states = seats.states
         self.alive = True
         self._wire = wire
-        self._sites: dict[int, Site] = {}
-        self._sources: dict[int, str] = {}
-        self._pools: dict[tuple[str, str], _Pool] = {}
+        self._pools: dict[Key, _Pool] = {}
+        self._by_number: dict[int, _Pool] = {}
         self._results: list[tuple[Job, Result]] = []
+        self.traffic = Collector(around.loop, self._say)
         wire.courier = self.hear
         self._hello()
 
     def hear(self, record: LinkRecord) -> None:
         if isinstance(record, Hello):
+            self.traffic.numbers.clear()
             self._hello()
         elif isinstance(record, SiteNews):
-            self._sites[record.number] = record.site
-            if (pool := self._pools.get((record.site.name, record.source.name))) is None:
-                self._pools[record.site.name, record.source.name] = _Pool(self, record.site)
+            key = key_of(record.site, record.source)
+            self.traffic.numbers[key] = record.number
+            if (pool := self._pools.get(key)) is None:
+                pool = self._pools[key] = _Pool(self, record.site, record.source)
             else:
                 pool.update(record.site)
-            self._sources[record.number] = record.source.name
+            self._by_number[record.number] = pool
         elif isinstance(record, Jobs) and record.life in (0, self.life):
-            site = self._sites[record.site]
-            self._pools[site.name, self._sources[record.site]].add(record.jobs)
+            self._by_number[record.site].add(record.jobs)
 
     def kill(self) -> None:
         self.alive = False
@@ -168,12 +172,16 @@ class SimCourier:
     def _hello(self) -> None:
         self._tell()
         busy = tuple((job.id, job.part) for pool in self._pools.values() for job in pool.busy())
-        self._wire.to_queue(Hello(LINK_VERSION, "courier", self.worker, self.life, busy))
+        self._say(Hello(LINK_VERSION, "courier", self.worker, self.life, busy))
 
     def _tell(self) -> None:
         if self._results:
             results, self._results = self._results, []
-            self._wire.to_queue(Results(tuple(result for _, result in results)))
+            self._say(Results(tuple(result for _, result in results)))
+
+    def _say(self, record: LinkRecord) -> None:
+        if self.alive:
+            self._wire.to_queue(record)
 
     def _if_alive(self, call: Callable[..., None], *args: object) -> None:
         if self.alive:
@@ -183,23 +191,45 @@ class SimCourier:
 class _Pool:
     """One site."""
 
-    def __init__(self, courier: SimCourier, site: Site) -> None:
+    def __init__(self, courier: SimCourier, site: Site, source: Source) -> None:
+        self.source = source
         self._courier = courier
         self._loop = courier.around.loop
-        self._site = site
+        self.site = site
         self._waiting: deque[Job] = deque()
         self._on_wire: dict[Job, tuple[tuple[int, ...], list[Reply]]] = {}
         self._idle: list[asyncio.TimerHandle] = []  # the ends of connections without work
         self._connections = 0
         self._opening = 0
-        self._no_growth_before = 0.0
+        self._granted = 0  # of these, those that the host takes
+        self._most = 0  # until `_most_until` the host has no room for more than so many
+        self._most_until = 0.0
         self._asked = False
+        self._tally = Tally(courier.traffic, self)
         hosts = courier.around.hosts
         self._host = next((hosts[hop.host] for hop in site.hops if hop.host in hosts), _EVERY_HOST)
 
     def update(self, site: Site) -> None:
-        self._site = site
+        self.site = site
+        self._most_until = 0.0
+        while self._idle and self._connections > site.connections:
+            self._idle.pop().cancel()
+            self._close()
+        if not site.connections:
+            self._give_back()
         self._dispatch()
+
+    @property
+    def busy_connections(self) -> int:
+        return self._connections - len(self._idle)
+
+    @property
+    def open_connections(self) -> int:
+        return self._connections
+
+    def _give_back(self) -> None:
+        while self._waiting:
+            self._courier.settle(self._waiting.popleft(), _UNTRIED)
 
     def add(self, jobs: tuple[Job, ...]) -> None:
         urgent = [job for job in jobs if job.urgent]
@@ -207,7 +237,10 @@ class _Pool:
         place = next((n for n, job in enumerate(self._waiting) if not job.urgent), len(self._waiting))
         for n, job in enumerate(urgent):
             self._waiting.insert(place + n, job)
-        self._dispatch()
+        if self.site.connections:
+            self._dispatch()
+        else:
+            self._give_back()
 
     def busy(self) -> Iterator[Job]:
         yield from self._waiting
@@ -216,7 +249,9 @@ class _Pool:
     def drop(self) -> None:
         """The courier was killed."""
         around = self._courier.around
-        self._host.open -= self._connections
+        self._host.open -= self._connections + self._granted
+        self._connections = 0
+        self._idle.clear()
         for job, (members, replies) in self._on_wire.items():
             taken = around.chance() < 0.5
             for index, reply in zip(members, replies, strict=True):
@@ -234,42 +269,50 @@ class _Pool:
             return
         if not self._connections:
             self._open()
-        elif self._connections < self._site.connections and not self._asked:
+        elif not self._asked:
             # More are opened while jobs wait, but not in the same moment.
             self._asked = True
-            self._courier.later(max(_PATIENCE, self._no_growth_before - self._loop.time()), self._grow)
+            self._courier.later(_PATIENCE, self._grow)
 
     def _grow(self) -> None:
         self._asked = False
-        room = self._site.connections - self._connections - self._opening
-        if self._loop.time() < self._no_growth_before:
-            self._dispatch()
-        elif self._connections:
-            for _ in range(min(room, max(1, self._connections), len(self._waiting))):
-                self._open()
+        if not self._connections or not self._waiting:
+            return
+        most = self.site.connections
+        self._tally.limited = self._tally.limited or self._connections >= most
+        if self._loop.time() < self._most_until:
+            most = min(most, self._most)
+        room = most - self._connections - self._opening
+        for _ in range(min(room, self._connections, len(self._waiting))):
+            self._open()
 
     def _open(self) -> None:
         self._opening += 1
         seconds, refusal = self._host.call(self._loop.time())
-        if refusal is None:
-            self._connections += 1
+        self._granted += refusal is None
         self._courier.later(seconds, self._opened, refusal)
 
     def _opened(self, refusal: Reply | None) -> None:
         self._opening -= 1
         if refusal is None:
+            self._granted -= 1
+            self._connections += 1
             self._work()
             self._dispatch()
         elif self._connections or self._opening:
-            self._no_growth_before = self._loop.time() + _GROWTH_PAUSE
+            self._most = max(1, self._connections)
+            self._most_until = self._loop.time() + _GROWTH_PAUSE
+            if self._connections:
+                self._tally.trouble("refused", refusal, "host", self._connections)
         else:
+            self._tally.trouble("unreachable", refusal, "host", 0)
             outcome = Outcome(Status.DEFERRED, refusal, "host")
             while self._waiting:
                 self._courier.settle(self._waiting.popleft(), outcome)
 
     def _work(self) -> None:
         """A connection is free."""
-        if self._connections > self._site.connections:
+        if self._connections > self.site.connections:
             self._close()
         elif self._waiting:
             self._send(self._waiting.popleft())
@@ -281,19 +324,29 @@ class _Pool:
         members = job.pending or tuple(part_members(recipients, job.part))
         seconds, replies = self._host.send(self._loop.time(), [recipients[i].address for i in members])
         self._on_wire[job] = members, replies
+        self._tally.begin()
+        self._tally.limited |= bool(self._waiting) and self._connections >= self.site.connections
         self._courier.states[job.seat] = DOTTED
         self._courier.later(seconds, self._sent, job)
 
     def _sent(self, job: Job) -> None:
         members, replies = self._on_wire.pop(job)
+        if replies[0] == LOST:
+            self._close()
+            self._tally.trouble("cut", LOST, "host", self._connections)
+            self._courier.settle(job, Outcome(Status.DEFERRED, LOST, "host"))
+            self._dispatch()
+            return
         groups: dict[Reply, list[int]] = {}
         for index, reply in zip(members, replies, strict=True):
             groups.setdefault(reply, []).append(index)
             if reply.code < 300:
                 self._courier.around.taken(job.id, index)
         if all(reply.code < 300 for reply in groups):
+            self._tally.took()
             self._courier.settle(job)
         else:
+            self._tally.heard()
             self._courier.settle(job, *(Outcome(_status(r), r, "host", tuple(who)) for r, who in groups.items()))
         self._work()
 

@@ -18,6 +18,7 @@ FAST = Reply(450, "4.7.28", "too many messages, slow down")
 NOBODY = Reply(550, "5.1.1", "no such user here")
 SILENCE = Reply(0, "4.4.1", "connection timed out")
 REFUSED = Reply(0, "4.4.1", "connection refused")
+LOST = Reply(0, "4.4.2", "connection lost")  # of a transaction: the connection breaks under it
 DOWN = 30.0  # seconds until a connection to a dead host is given up
 
 Answer = tuple[float, Reply | None]
@@ -82,7 +83,13 @@ class Flapping(Host):
     down: float = 1200.0
 
     def connect(self, now: float) -> Answer:
-        return Host.connect(self, now) if now % (self.up + self.down) < self.up else (0.01, REFUSED)
+        return Host.connect(self, now) if self._is_up(now) else (0.01, REFUSED)
+
+    def transact(self, now: float, addresses: Sequence[bytes]) -> Answers:
+        return self.working, [OK if self._is_up(now) else LOST] * len(addresses)
+
+    def _is_up(self, now: float) -> bool:
+        return now % (self.up + self.down) < self.up
 
 
 @dataclass(slots=True)

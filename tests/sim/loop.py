@@ -47,10 +47,11 @@ class TimeLoop(asyncio.SelectorEventLoop):
 
     def go(self, main: Coroutine[Any, Any, T]) -> T:
         """Run until it is done; the first error of any callback is raised."""
-        result = self.run_until_complete(main)
-        if self.failures:
-            raise self.failures[0]
-        return result
+        try:
+            return self.run_until_complete(main)
+        finally:
+            if self.failures:
+                raise self.failures[0]
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(context.get("exception") or RuntimeError(context["message"]))

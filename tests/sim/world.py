@@ -146,6 +146,7 @@ class World:
             results=manager.settling.came,
             drained=manager.dispatch,
             began=lambda courier, new, busy: manager.attempts.courier_said(courier, new, busy),
+            traffic=lambda worker, traffic: manager.regulator.heard(worker, traffic),
         )
 
     def clock(self) -> float:

@@ -194,6 +194,7 @@ class Pool:
                 ordinary = stored.size <= connection.ceiling and not work.special
                 if ordinary or self._agrees(work, connection):
                     connection.given += 1
+                    self._tally.begin()
                     return work
                 if len(self._fitting) >= _MOST_FITTING:
                     return None

@@ -67,6 +67,12 @@ class Tally:
             self.troubles.append(Trouble(kind, reply, hop, alive))
         self._collector.tell(self._owner, self)
 
+    def begin(self) -> None:
+        """A mail goes to a connection: what is told next is of the time from now on, or from when it was told last."""
+        if not self._marked:
+            self.since = self._collector.now
+            self.mark()
+
     def mark(self) -> None:
         """There is something to tell."""
         self._marked = True

@@ -63,7 +63,7 @@ class Concurrency:
         self.why = ""  # what the limit was last changed for
         self._deaf_until = 0.0
         self._credit = 0.0
-        self._quiet = 0.0
+        self._quiet: dict[int, float] = {}  # seconds without an answer, of each courier with mail on the wire
         self._trial = False
 
     @property
@@ -95,13 +95,14 @@ class Concurrency:
         """The site was down and is back: begin low, and grow as if nothing was known, up to what was right before."""
         self._limit = float(self.floor)
         self.untroubled = True
-        self.service = self.usual = self._quiet = self._credit = 0.0
+        self.service = self.usual = self._credit = 0.0
+        self._quiet.clear()
         self._trial = False
 
-    def worked(self, now: float, answered: int, seconds: float, busy: int, *, limited: bool) -> None:
-        """What the couriers did in the last `seconds`: deliveries answered, connections busy, whether mail waited for
+    def worked(self, now: float, answered: int, seconds: float, busy: int, *, limited: bool, courier: int = 0) -> None:
+        """What a courier did in the last `seconds`: deliveries answered, connections busy, whether mail waited for
         more connections than there may be."""
-        self._clock(answered, seconds, busy)
+        self._clock(courier, answered, seconds, busy)
         if self._is_slow(now):
             self._fall(now, self._limit * 0.7, _SLOW_EVERY, f"a delivery takes {self.service:.1f} s")
             self.no_growth_before = max(self.no_growth_before, now + 2 * _SLOW_EVERY)
@@ -162,21 +163,24 @@ class Concurrency:
         self.untroubled = False
         self.why = why
 
-    def _clock(self, answered: int, seconds: float, busy: int) -> None:
+    def _clock(self, courier: int, answered: int, seconds: float, busy: int) -> None:
         """Little's law: what is on the wire, by how much of it ends in a second, is the time that one takes."""
-        if answered:
-            taken = busy * (seconds + self._quiet) / answered
-            self._quiet = 0.0
+        if answered and not busy:  # the last ones are through: how long they took cannot be told from that
+            self._quiet.pop(courier, None)
+        elif answered:
+            taken = busy * (seconds + self._quiet.pop(courier, 0.0)) / answered
             share = 1.0 - math.exp(-seconds) if self.service else 1.0
             self.service += (taken - self.service) * max(0.3, share)
         elif busy:
-            self._quiet += seconds
-            self.service = max(self.service, self._quiet)
+            quiet = self._quiet[courier] = self._quiet.get(courier, 0.0) + seconds
+            self.service = max(self.service, quiet)
         else:
-            self._quiet = 0.0
-        if not self.usual or self.service < self.usual:
+            self._quiet.pop(courier, None)
+        if answered and self.service and (not self.usual or self.service < self.usual):
             self.usual = self.service
-        else:
+        elif (
+            self.usual
+        ):  # else nothing is known yet: what is on the wire has taken so long already, and may take longer
             self.usual += (self.service - self.usual) * min(1.0, seconds / _USUAL_AFTER)
 
     def _is_slow(self, now: float) -> bool:

@@ -160,15 +160,24 @@ class SiteLimits:
     # ---- what happened
 
     def worked(
-        self, now: float, taken: int, answered: int, seconds: float, busy: int, *, limited: bool, fixed: bool = False
+        self,
+        now: float,
+        taken: int,
+        answered: int,
+        seconds: float,
+        busy: int,
+        *,
+        limited: bool,
+        fixed: bool = False,
+        courier: int = 0,
     ) -> None:
         """What a courier tells of the last `seconds`: messages taken, transactions answered, connections busy."""
         if taken:
             self.proven = True
             self.reached()
-        self.pace.worked(now, taken, seconds)
+        self.pace.worked(now, taken, seconds, courier)
         if not (fixed or self.concurrency.floor == self.concurrency.ceiling):
-            self.concurrency.worked(now, answered, seconds, busy, limited=limited)
+            self.concurrency.worked(now, answered, seconds, busy, limited=limited, courier=courier)
         self._regate()
 
     def reached(self) -> None:

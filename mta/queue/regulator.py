@@ -144,7 +144,7 @@ class Regulator:
         limits, now = queue.limits, self._manager.clock()
         queue.open[worker] = news.open
         was_down = limits.down is not None
-        limits.worked(now, news.taken, news.answered, news.seconds, news.busy, limited=news.limited)
+        limits.worked(now, news.taken, news.answered, news.seconds, news.busy, limited=news.limited, courier=worker)
         for trouble in news.troubles:
             self._troubled(worker, queue, trouble, now)
         if was_down and limits.down is None:

@@ -110,7 +110,7 @@ class SiteQueue:
             return min(full, max(_UNKNOWN, 2 * share))
         if not limits.concurrency.service:
             return full
-        return min(full, int(share * (2 + _AHEAD / limits.concurrency.service)))
+        return int(min(full, share * (2 + _AHEAD / limits.concurrency.service)))
 
     def _description(self, worker: int, known: Site | None) -> Site:
         """The site as a courier is told of it; the same object as long as it says the same."""

@@ -58,6 +58,36 @@ def test_more_is_given_only_where_the_limit_keeps_mail_waiting() -> None:
     assert concurrency.limit == 5
 
 
+def test_couriers_that_tell_in_turn_are_not_taken_for_a_slow_one() -> None:
+    """Each has one connection, and a delivery of half a second: every second time none of its own is through."""
+    concurrency = Concurrency(1, 2, 2)
+    for step in range(400):
+        for courier in (1, 2):
+            answered = (step + courier) % 2
+            concurrency.worked(step * STEP, answered, STEP, 1, limited=True, courier=courier)
+    assert concurrency.limit == 2
+    assert concurrency.service == pytest.approx(2 * STEP, rel=0.1)
+
+
+def test_the_first_delivery_is_not_slow_for_being_the_first() -> None:
+    """What is told before it is through says nothing of what is usual."""
+    concurrency = Concurrency(1, 2, 2)
+    concurrency.worked(0.07, 0, 0.07, 2, limited=False)
+    for step in range(1, 40):
+        concurrency.worked(step * STEP, 2 if step % 3 == 0 else 0, STEP, 2, limited=True)
+    assert concurrency.limit == 2
+    assert concurrency.usual == pytest.approx(3 * STEP, rel=0.2)
+
+
+def test_what_comes_one_at_a_time_is_not_infinitely_fast() -> None:
+    """Told of when it is through, a delivery has nothing on the wire; that went on until the time was a denormal 0."""
+    concurrency = Concurrency(1, 2, 2)
+    concurrency.worked(0.0, 1, STEP, 1, limited=False)
+    for step in range(1, 5000):
+        concurrency.worked(step * STEP, 1, STEP, 0, limited=False)
+    assert concurrency.service == STEP
+
+
 def test_a_site_with_room_for_eight_is_held_at_eight() -> None:
     concurrency, sink = Concurrency(1, 20, 5), Sink(8)
     limits = sink.run(concurrency, 0.0, 600.0)
@@ -178,6 +208,17 @@ def test_a_complaint_halves_what_was_taken_and_silence_undoes_it() -> None:
     for step in range(100, 200):
         pace.worked(float(step), 50, 1.0)
     assert not pace.per_second
+
+
+def test_what_two_couriers_are_rid_of_is_added_up() -> None:
+    pace = Pace(NO_RATE)
+    for step in range(40):
+        for courier in (1, 2):
+            pace.worked(float(step), 25, 1.0, courier)
+    assert pace.taken == pytest.approx(50, rel=0.01)
+    for step in range(40, 80):
+        pace.worked(float(step), 25, 1.0, 1)
+    assert pace.taken == pytest.approx(25, rel=0.01)
 
 
 def test_complaints_without_end_leave_a_trickle() -> None:

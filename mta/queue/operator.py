@@ -18,6 +18,7 @@ from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
+from mta.queue.site_desk import SiteDesk
 from mta.queue.suppression_desk import SuppressionDesk
 
 _TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
@@ -34,6 +35,7 @@ class Operator:
         self._deeds = Deeds(manager, audit)
         self.status = status
         self._suppression = manager.suppression
+        self.sites = SiteDesk(manager, audit)
 
     @property
     def suppression(self) -> SuppressionDesk:

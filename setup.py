@@ -22,10 +22,11 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer"] if os.env
 
 SOURCES = (
     "mta/_fastparse.pyx",
+    "mta/history/_scan.pyx",
+    "mta/net/_wire.pyx",
+    "mta/queue/_arena.pyx",
     "mta/spool/_commit.pyx",
     "mta/spool/_replay.pyx",
-    "mta/queue/_arena.pyx",
-    "mta/history/_scan.pyx",
 )
 
 

@@ -1,8 +1,7 @@
 """One SMTP or LMTP connection to a server: the shell between uvloop and the sans-IO session.
 
 Invariants
-- Octets leave in order: directly by `os.write` while nothing waits in the transport, else through the
-  transport.
+- Octets leave in order, as the wire does it (mta.net._wire).
 - A large text is streamed: at most one chunk of it waits in memory, and a file that turns out shorter than
   the spool said never gets a final dot.
 - Under TLS octets leave through the transport alone. Reading stops before the answer to STARTTLS is acted on, so that
@@ -28,6 +27,7 @@ from mta.deliver.manners import Lesson, Manner
 from mta.deliver.outcomes import reply_of
 from mta.deliver.work import Work
 from mta.model import Reply
+from mta.net._wire import Wire
 from mta.net.dial import Target
 from mta.net.seats import DOTTED
 from mta.net.tls import TlsFailure, server_name, upgrade
@@ -59,7 +59,7 @@ class Owner(Protocol):
         """The connection is of no more use; called before the settling of what it had in hand."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Wire, asyncio.BufferedProtocol):
     """A server.
 
     `opened` becomes None when the session is ready, or the reply that says why it is not. `active` is the
@@ -71,7 +71,6 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "_blocked",
         "_ended",
-        "_fd",
         "_file",
         "_given_up",
         "_left",
@@ -84,7 +83,6 @@ class Connection(asyncio.BufferedProtocol):
         "_tls",
         "_used",
         "_why",
-        "active",
         "ceiling",
         "desk",
         "given",
@@ -92,12 +90,12 @@ class Connection(asyncio.BufferedProtocol):
         "leaving",
         "offer",
         "opened",
-        "session",
         "tls",
         "tls_failure",
-        "transport",
         "works",
     )
+
+    session: _fastparse.ClientSession
 
     def __init__(
         self,
@@ -109,6 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         tls: ssl.SSLContext | None = None,
         manner: Manner = Manner(),  # noqa: B008 (frozen)
     ) -> None:
+        super().__init__(desk.buffer, desk.clock, desk.outbox)
         self.desk = desk
         self._owner = owner
         self._target = target
@@ -133,7 +132,6 @@ class Connection(asyncio.BufferedProtocol):
         self.opened: asyncio.Future[Reply | None] = desk.loop.create_future()
         self.works: deque[Work] = deque()
         self.given = 0  # works, by its pool
-        self.active = desk.clock.tick
         self.leaving = False
         self._used = False
         self._ended = False
@@ -149,15 +147,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=0)  # whatever waits there holds the stream back
-        self._fd = transport.get_extra_info("socket").fileno()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.desk.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        flags = self.session.receive(self.desk.buffer, nbytes)
-        if flags:
-            self._act(flags)
+        self.direct(transport.get_extra_info("socket").fileno())
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -168,6 +158,7 @@ class Connection(asyncio.BufferedProtocol):
             self._stream()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
         if exc is not None and self._why is None:
             self._why = Reply(0, "4.4.2", f"{self.hop}: connection lost: {exc}")
         self._finish()
@@ -187,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         """Say goodbye; nothing is in hand."""
         self.leaving = True
         self.active = self.desk.clock.tick
-        self._act(self.session.quit())
+        self.act(self.session.quit())
 
     def give_up(self, why: Reply) -> None:
         """End the connection from our side, whatever is in hand."""
@@ -261,15 +252,15 @@ class Connection(asyncio.BufferedProtocol):
 
     # ---- inside
 
-    def _act(self, flags: int) -> None:
+    def act(self, flags: int) -> None:
         session = self.session
         if flags & _OUTPUT:
-            self._send(session.take_output())
+            self.send(session.take_output())
         if flags & _CLOSE:
             self._finish()
             return
         if flags & _STARTTLS:
-            self._fd = -1
+            self.indirect()
             self.transport.pause_reading()
             self._securing = self.desk.loop.create_task(self._secure())
             return
@@ -304,7 +295,7 @@ class Connection(asyncio.BufferedProtocol):
             tls = secured.get_extra_info("ssl_object")
             self.tls = f" tls={tls.version()} cipher={tls.cipher()[0]}"
             self.active = self.desk.clock.tick
-            self._act(self.session.secured())
+            self.act(self.session.secured())
 
     def _settle(self) -> None:
         for result in self.session.take_results():
@@ -331,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
                 words.chunked,
             )
         if flags & _OUTPUT:
-            self._send(self.session.take_output())
+            self.send(self.session.take_output())
 
     def _send_text(self, flags: int) -> None:
         """The server waits for the text of the first work. The second is taken now, to ride on its dot."""
@@ -344,7 +335,7 @@ class Connection(asyncio.BufferedProtocol):
         assert stored is not None
         if not stored.path:
             self._dot(work)
-            self._act(self.session.send_body(stored.content, True))
+            self.act(self.session.send_body(stored.content, True))
             return
         try:
             self._file = os.open(stored.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -355,7 +346,7 @@ class Connection(asyncio.BufferedProtocol):
         self._left = stored.size - len(stored.content)
         if not self._left:
             self._dot(work)
-        self._act(self.session.send_body(stored.content, self._left == 0))
+        self.act(self.session.send_body(stored.content, self._left == 0))
         self._stream()
 
     def _dot(self, work: Work) -> None:
@@ -374,24 +365,10 @@ class Connection(asyncio.BufferedProtocol):
             self.active = self.desk.clock.tick
             if not self._left:
                 self._dot(self.works[0])
-            self._act(self.session.send_body(chunk, self._left == 0))
+            self.act(self.session.send_body(chunk, self._left == 0))
+            self.flush()  # whether the socket takes more is known only then
         if not self._left:
             self._close_file()
-
-    def _send(self, data: bytes) -> None:
-        transport = self.transport
-        if self._fd >= 0 and transport.get_write_buffer_size() == 0:
-            try:
-                sent = os.write(self._fd, data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                # What the server said before it closed may still wait to be read: the loop will find both.
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-        transport.write(data)
 
     def _finish(self) -> None:
         """The session is over: tell the pool, settle what is in hand."""
@@ -404,6 +381,7 @@ class Connection(asyncio.BufferedProtocol):
             self.opened.set_result(self.ended)
         self._owner.closed(self)
         self._settle()
+        self.flush()
         self.transport.close()
 
     def _close_file(self) -> None:

@@ -42,6 +42,7 @@ from mta.model import (
     Site,
     SiteNews,
 )
+from mta.net._wire import Outbox
 from mta.net.link import Link
 from mta.net.seats import Row
 from mta.net.tls import ClientTls
@@ -102,6 +103,7 @@ class Courier:
                 IdSource(start.worker),
                 loop,
             ),
+            outbox=Outbox(loop),
         )
         self._maildirs = Maildirs(self._desk, MaildirWriter(settings.server.hostname, system_syncfs()))
         self._sites: dict[int, SiteNews] = {}

@@ -15,6 +15,7 @@ from mta.deliver.report import Report
 from mta.deliver.tapes import Tapes
 from mta.deliver.traffic import Collector
 from mta.model import ANYWHERE, Job, Reader, Resolver, Site, Source
+from mta.net._wire import Outbox
 from mta.net.tls import ClientTls
 
 READ_SIZE = 256 << 10
@@ -51,6 +52,7 @@ class Desk:
     manners: Manners
     scratch: Path  # where files without a name may be made
     tapes: Tapes
+    outbox: Outbox
     source: Source = ANYWHERE
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_SIZE)))
 

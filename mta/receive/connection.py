@@ -1,10 +1,7 @@
 """One SMTP connection: the shell between uvloop and the sans-IO session.
 
 Invariants
-- All connections of a process read into one buffer: the session copies what it must keep before it returns.
-- Octets leave in order: directly by `os.write` on a plain socket while nothing waits in the transport, through the
-  transport from the first partial write on until it is empty again, and always under TLS, whose shell is the transport
-  then.
+- Octets leave in order, as the wire does it (mta.net._wire); under TLS its shell is the transport.
 - A message is answered only from `answer`, which the intake calls when the store has spoken.
 - Reading is not paused while a message is being committed, for that costs two system calls a message; it is paused
   as soon as the client sends something meanwhile.
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from mta import _fastparse
 from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError
+from mta.net._wire import ListeningWire
 from mta.policy.admission import NOBODY, Guest
 from mta.policy.shape import Look
 from mta.policy.submission import Unfit
@@ -52,7 +50,7 @@ class Presented:
     early: bool = False  # it spoke before its greeting was due
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(ListeningWire, asyncio.BufferedProtocol):
     """A client.
 
     `guest` is how its address is counted, `id` the session's name in refusals and log, "" until there is need of one.
@@ -68,14 +66,12 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_direct",
         "_endpoint",
         "_eof",
         "_fd",
         "_paused",
         "_presented",
         "_timer",
-        "active",
         "aside",
         "began",
         "choked",
@@ -95,16 +91,17 @@ class Connection(asyncio.BufferedProtocol):
         "origin",
         "powers",
         "progress",
-        "session",
         "shape",
         "since",
         "submission",
         "tenancy",
         "tls",
-        "transport",
     )
 
+    session: _fastparse.ServerSession
+
     def __init__(self, endpoint: Endpoint, presented: Presented | None = None) -> None:
+        super().__init__(endpoint.buffer, endpoint.clock, endpoint.outbox)
         self._endpoint = endpoint
         self._presented = presented
         self.aside = "" if presented is None else presented.aside
@@ -112,7 +109,6 @@ class Connection(asyncio.BufferedProtocol):
         self.forwarded: dict[str, str] = _NOTHING
         self.powers: frozenset[bytes] = frozenset()
         self._fd = -1
-        self._direct = False
         self._paused = False
         self._eof = False
         self.client = ""
@@ -132,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         self.login: tuple[str, Exchange | None] | None = None
         self.lost = False
         self.tls: TlsShell | None = None
-        self.active = self.began = self.since = endpoint.clock.tick
+        self.began = self.since = self.active
         self.progress = -1
         self.choked = 0
 
@@ -147,7 +143,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.client = LOCAL_CLIENT if endpoint.local else peer[0] if peer else ""
         self._fd = transport.get_extra_info("socket").fileno()
-        self._direct = True
+        self.direct(self._fd)
         guest = endpoint.admit(self.client)
         if isinstance(guest, Guest):
             self.guest = guest
@@ -165,25 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._presented is not None and self._presented.early and (refusal := self._blame()):
             self._turn_away(refusal)
         else:
-            self._act(self.session.greet())
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._endpoint.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        endpoint = self._endpoint
-        session = self.session
-        self.active = endpoint.clock.tick
-        flags = session.receive(endpoint.buffer, nbytes)
-        if flags == _OUTPUT:  # nearly always
-            self._send(session.take_output())
-        elif flags == _MESSAGE:
-            endpoint.accept(self)
-        elif flags:
-            self._act(flags)
-        elif session.parked and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+            self.act(self.session.greet())
 
     def eof_received(self) -> bool:
         # A client that shut its sending side still gets the answer to what it sent (smtp-source and others do so).
@@ -192,6 +170,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.lose()
         self._forget_large()
         if self._timer is not None:
             self._timer.cancel()
@@ -218,7 +197,7 @@ class Connection(asyncio.BufferedProtocol):
         self.origin = None
         self.active = self._endpoint.clock.tick
         if self._endpoint.implicit_tls:
-            self._act(self.session.greet())
+            self.act(self.session.greet())
 
     # ---- called by the intake and the listener
 
@@ -235,16 +214,16 @@ class Connection(asyncio.BufferedProtocol):
     def proceed(self, flags: int) -> None:
         """The session is not parked any more, or again, and has raised these."""
         if flags == _OUTPUT:
-            self._send(self.session.take_output())
+            self.send(self.session.take_output())
             flags = 0
         if self._paused and not self.session.parked:
             self._paused = False
             if not self.choked:
                 self.transport.resume_reading()
         if flags:
-            self._act(flags)
+            self.act(flags)
         if self._eof and not self.session.parked:
-            self.transport.close()
+            self._close()
 
     def hang_up(self, reply: bytes, *, refused: bool = True) -> None:
         """End the session from our side: time-out or, which is no refusal, shutdown."""
@@ -254,7 +233,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.choked:
             self.transport.abort()  # it would not read the farewell either
         elif not self.transport.is_closing():
-            self._act(self.session.close(self._endpoint.refusals.named(self, reply, b"") if refused else reply))
+            self.act(self.session.close(self._endpoint.refusals.named(self, reply, b"") if refused else reply))
 
     def overdue(self, tick: int) -> bytes:
         """The farewell, when the client has taken too long."""
@@ -303,12 +282,20 @@ class Connection(asyncio.BufferedProtocol):
 
     # ---- inside
 
-    def _act(self, flags: int) -> None:
+    def act(self, flags: int) -> None:
         session = self.session
+        if flags == _MESSAGE:
+            self._endpoint.accept(self)
+            return
+        if not flags:
+            if session.parked and not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+            return
         if flags & _SLOW:
             self._hold_back()
         elif flags & _OUTPUT:
-            self._send(session.take_output())
+            self.send(session.take_output())
         if flags & _DISCARD:
             self._forget_large()
         if flags & _BODY:
@@ -316,25 +303,20 @@ class Connection(asyncio.BufferedProtocol):
         if flags & _MESSAGE:
             self._endpoint.accept(self)
         elif flags & _CLOSE:
-            self.transport.close()
+            self._close()
         elif flags & _STARTTLS:
             self._begin_tls()
         elif flags & _AUTH:
             self._endpoint.log_in(self)
 
-    def _send(self, data: bytes) -> None:
-        if self._direct and self.transport.get_write_buffer_size() == 0:
-            try:
-                sent = os.write(self._fd, data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.transport.abort()
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self.transport.write(data)
+    def _close(self) -> None:
+        self.flush()  # the last words
+        self.transport.close()
+
+    def cut_off(self) -> None:
+        self.transport.abort()
+
+    def held_back(self) -> None:
         if self.transport.get_write_buffer_size() > _MOST_UNREAD:
             self.transport.abort()
 
@@ -400,10 +382,10 @@ class Connection(asyncio.BufferedProtocol):
         named = self._endpoint.refusals.named(self, reply, b"")
         self._endpoint.turned_away()
         if self._endpoint.implicit_tls:
-            self.transport.close()
+            self._close()
         else:
             self._drain()
-            self._act(self.session.close(named))
+            self.act(self.session.close(named))
 
     def _forget_large(self) -> None:
         self.failed = None
@@ -415,7 +397,7 @@ class Connection(asyncio.BufferedProtocol):
     def _begin_tls(self) -> None:
         endpoint = self._endpoint
         assert endpoint.tls is not None  # the configuration was checked
-        self._direct = False
+        self.indirect()
         self.active = endpoint.clock.tick  # and stays so: the handshake has a deadline
         tcp = self.transport
         self.transport = self.tls = TlsShell(self, tcp, endpoint.tls, endpoint.buffer)

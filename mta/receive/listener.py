@@ -11,6 +11,7 @@ from mta import _fastparse
 from mta.config.settings import Domain, Limits, Listener, Trace
 from mta.idn import ascii_mailbox
 from mta.model import LOCAL_CLIENT, Body, MessageId, StoreError, id_text
+from mta.net._wire import Outbox
 from mta.policy.admission import Admission, Guest
 from mta.policy.relay import Judge, RelayControl, within
 from mta.policy.shape import Shape
@@ -62,6 +63,7 @@ class Endpoint:
         connections: set[Connection],
         clock: Clock,
         buffer: memoryview,
+        outbox: Outbox,
         domains: Sequence[Domain] = (),
         logins: Logins | None = None,
         local: bool = False,
@@ -71,7 +73,7 @@ class Endpoint:
         self.title, self.tapes = _title(listener), tapes or Tapes(None, Trace())
         self.role, self.local, self._trusted = listener.role, local, local and listener.trusted
         self.implicit_tls = listener.tls == "implicit"
-        self.tls, self.clock, self.buffer = tls, clock, buffer
+        self.tls, self.clock, self.buffer, self.outbox = tls, clock, buffer, outbox
         self.admission = admission
         self.refusals = refusals
         self.patience = Patience(limits)

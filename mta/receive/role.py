@@ -25,6 +25,7 @@ import uvloop
 
 from mta.config.settings import Listener, Settings
 from mta.model import LINK_VERSION, Hello, IdSource, LinkRecord
+from mta.net._wire import Outbox
 from mta.net.certificates import CertificateStore, listener_policy
 from mta.net.link import Link
 from mta.observe.counters import INDEX
@@ -127,6 +128,7 @@ class Receiver:
             self._certificates = CertificateStore(settings.tls, map(listener_policy, secure), time.monotonic())
         relay = RelayControl(settings.relay.networks, settings.domain)
         buffer = memoryview(bytearray(READ_SIZE))
+        outbox = Outbox(self._loop)
         most = _most_connections()
         ciphertext = memoryview(bytearray(CIPHERTEXT if secure else 0))
         authenticator = self._authenticator = self._make_authenticator()
@@ -145,6 +147,7 @@ class Receiver:
                     connections=self._connections,
                     clock=self._clock,
                     buffer=buffer,
+                    outbox=outbox,
                     domains=settings.domain,
                     logins=self._make_logins(authenticator, listener),
                     local=sock.family == socket.AF_UNIX,

@@ -40,6 +40,7 @@ from mta.model import (
     StoreError,
     Traffic,
 )
+from mta.net._wire import Outbox
 from mta.net.tls import ClientTls
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
@@ -160,6 +161,7 @@ class Rig:
         self.ring = Ring(None, 64 << 10, 20)
         weakref.finalize(self, self.maillog.close)  # tests read the log when the loop has ended
         self.desk = Desk(
+            outbox=Outbox(loop),
             tapes=Tapes(self.ring, Trace(), IdSource(1), loop),
             loop=loop,
             settings=delivery,

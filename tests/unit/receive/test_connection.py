@@ -28,6 +28,7 @@ from mta.model import (
     StoreError,
     id_text,
 )
+from mta.net._wire import Outbox
 from mta.net.certificates import CertificateStore, listener_policy
 from mta.observe.counters import INDEX, Table
 from mta.observe.maillog import MailLog
@@ -135,6 +136,7 @@ class World:
             connections=self.connections,
             clock=Clock(),
             buffer=memoryview(bytearray(READ_SIZE)),
+            outbox=Outbox(asyncio.get_running_loop()),
         )
 
     def side(self, listener: Listener, tls: Tls) -> TlsSide:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from mta.cli import summary
 from mta.cli.acting import act, log
 from mta.cli.common import NOTHING, connect
 from mta.control.client import Client
@@ -22,6 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     with connect(arguments.config) as client:
         if arguments.action == "list":
             return _list(client, arguments.words or ["all"], arguments.limit, as_json=arguments.json)
+        if arguments.action == "summary":
+            return summary.run(client, arguments)
         if arguments.action in ("show", "explain"):
             described = _described if arguments.action == "show" else _explained
             return _tell(client, f"queue.{arguments.action}", arguments.words, None if arguments.json else described)

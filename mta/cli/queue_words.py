@@ -13,6 +13,7 @@ _LOOKING = {
     "show": "all about messages, by id or filter",
     "explain": "why messages are still here, and what happens next, in one sentence each; by id or filter",
     "count": "how many messages",
+    "summary": "a table of how much is queued for each site, and of what age",
 }
 _ACTING = {
     "hold": "keep until released",
@@ -30,12 +31,15 @@ def declare(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> 
     actions = queue.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in {**_LOOKING, **_ACTING}.items():
         action = _action(actions, common, name, text, epilog=f"filters: {_FILTERS}")
-        needs_words = name not in ("list", "count")
+        needs_words = name not in ("list", "count", "summary")
         action.add_argument(
             "words", nargs="+" if needs_words else "*", metavar="ID" if name in ("show", "explain") else "FILTER"
         )
         if name == "list":
             action.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many lines")
+        if name == "summary":
+            action.add_argument("--limit", type=int, metavar="N", help="at most so many lines, 0: all")
+            action.add_argument("--by", choices=("site", "domain", "sender-domain", "tenant"), default="site")
         if name in _ACTING:
             action.add_argument("--dry-run", action="store_true", help="only say how many, and show some")
             action.add_argument("--yes", action="store_true", help="do not ask, however many it is")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mta.control.protocol import SOCKET_NAME, VERSION, Json, encode, socket_name
-from mta.control.rows import Delivery, Done, Greeting, Message, Operation
+from mta.control.rows import Delivery, Done, Greeting, Message, Operation, SummaryLine
 
 _READ = 1 << 18  # octets at once: a long list is many short lines
 T = TypeVar("T")
@@ -112,6 +112,10 @@ class Client:
         """All about a message; None when it is not in the queue."""
         return next(self.typed_rows("queue.show", Message, id=message_id), None)
 
+    def summary(self, *filter: str, by: str = "site", limit: int = 0) -> Iterator[SummaryLine]:
+        """How many deliveries of which age there are for each site, domain, sender-domain or tenant."""
+        return self.typed_rows("queue.summary", SummaryLine, filter=filter, by=by, limit=limit)
+
     def log(self, limit: int = 0) -> Iterator[Operation]:
         """What was done by hand, and by whom; the newest first."""
         return self.typed_rows("queue.log", Operation, limit=limit)
@@ -170,6 +174,17 @@ class Client:
         for frame in self._frames(verb, kind, arguments):
             if frame.row is not msgspec.UNSET:
                 yield frame.row
+
+    def answer(self, verb: str, **arguments: object) -> tuple[Sequence[Json], Json]:
+        """All rows of an answer, and its end."""
+        rows = []
+        end: Json = {}
+        for frame in self._frames(verb, dict[str, object], arguments):
+            if frame.row is not msgspec.UNSET:
+                rows.append(frame.row)
+            elif frame.end is not msgspec.UNSET:
+                end = msgspec.json.decode(bytes(frame.end), type=dict[str, object])
+        return rows, end
 
     def cancel(self) -> None:
         """End the request that is under way, from another thread; what it had done by then stays."""

@@ -28,6 +28,14 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""  # the last reply, or why it is held
 
 
+class SummaryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `queue.summary`: what has something in common, counted in deliveries."""
+
+    name: str
+    total: int
+    ages: tuple[int, ...]  # by the age of the message; the bounds are in the end of the answer
+
+
 class PartRecipient(msgspec.Struct, frozen=True, kw_only=True):
     """A recipient in `queue.show`."""
 

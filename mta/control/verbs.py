@@ -75,6 +75,7 @@ class Operator(Protocol):
     @property
     def suppression(self) -> suppress.SuppressionDesk: ...
     async def count(self, words: Sequence[str]) -> int: ...
+    async def summary(self, words: Sequence[str], by: str) -> tuple[Sequence[int], Sequence[Json]]: ...
     def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
     async def show(self, text: str) -> Json | None: ...
     async def explain(self, text: str) -> Json | None: ...
@@ -115,6 +116,21 @@ async def _trace(operator: Operator, request: Request) -> Frames:
     async with aclosing(transcripts(folder, request.words(), request.whole("limit"), follow=follow)) as frames:
         async for frame in frames:
             yield frame
+
+
+async def _summary(operator: Operator, request: Request) -> Frames:
+    by = request.text("by") or "site"
+    ages, lines = await operator.summary(request.words(), by)
+    limit = request.whole("limit") or len(lines)
+    for line in lines[:limit]:
+        yield {"row": line}
+    yield {"end": {"by": by, "ages": ages, "rows": min(limit, len(lines)), "lines": len(lines), **_sum(lines)}}
+
+
+def _sum(lines: Sequence[Json]) -> Json:
+    """Of all lines, given or not."""
+    columns = [line["ages"] for line in lines if isinstance(line["ages"], list)]
+    return {"totals": [sum(column) for column in zip(*columns, strict=True)]}
 
 
 def _on_one(look: Callable[[Operator], Callable[[str], Awaitable[Json | None]]]) -> Verb:
@@ -161,6 +177,7 @@ VERBS: dict[str, Verb] = {
     "hello": Verb("viewer", _hello),
     "status": Verb("viewer", _status),
     "queue.list": Verb("viewer", _list),
+    "queue.summary": Verb("viewer", _summary),
     "queue.show": _on_one(lambda operator: operator.show),
     "queue.explain": _on_one(lambda operator: operator.explain),
     "queue.count": Verb("viewer", _count),

@@ -133,6 +133,14 @@ class Arena:
 
         The deliveries counted are those whose message is not in `several`.
         """
+    def ages(self, cursor: int, query: Query, key: int, marks: bytes, counts: bytearray) -> int:
+        """Count deliveries by what they have in common, and by age; the next cursor, -1 at the end.
+
+        `key` is 0 for the site, 1 the domain, 2 the tenant. `marks` are ids, eight octets each, newest first: a
+        delivery is as many ages old as there are ids above its own. `counts` are 32-bit numbers, a row of one more
+        than there are marks for each number of the key; what has a number beyond is new and left out.
+        Only what is sure counts.
+        """
     def rows(
         self, cursor: int, limit: int
     ) -> tuple[list[tuple[int, int, int, int, int, int, int, int, int, int]], int]:

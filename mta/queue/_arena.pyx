@@ -30,6 +30,7 @@ Invariants
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
@@ -1281,6 +1282,32 @@ cdef class Arena:
                     ids.append(s.id)
             cursor += 1
         return count, ids, (<long>cursor if cursor < self.used else -1)
+
+    def ages(self, uint32_t cursor, Query query not None, int key, bytes marks not None, bytearray counts not None):
+        """Count deliveries by what they have in common, and by age; the next cursor, -1 at the end.
+
+        `key` is 0 for the site, 1 the domain, 2 the tenant. `marks` are ids, eight octets each, newest first: a
+        delivery is as many ages old as there are ids above its own. `counts` are 32-bit numbers, a row of one more
+        than there are marks for each number of the key; what has a number beyond is new and left out.
+        Only what is sure counts.
+        """
+        cdef Py_ssize_t columns = PyBytes_GET_SIZE(marks) // 8 + 1
+        cdef Py_ssize_t most = len(counts) // 4 // columns, row, column
+        cdef const uint64_t *mark = <const uint64_t *>PyBytes_AS_STRING(marks)
+        cdef uint32_t *cells = <uint32_t *>PyByteArray_AS_STRING(counts)
+        cdef uint32_t last = cursor + LOOKS
+        cdef Slot *s
+        while cursor < self.used and cursor < last:
+            s = &self.slots[cursor]
+            if s.state != S_FREE and query.holds(0, cursor, s) == YES:
+                row = s.site if key == 0 else s.domain if key == 1 else s.tenant
+                if row < most:
+                    column = 0
+                    while column < columns - 1 and s.id < mark[column]:
+                        column += 1
+                    cells[row * columns + column] += 1
+            cursor += 1
+        return <long>cursor if cursor < self.used else -1
 
     def rows(self, uint32_t cursor, uint32_t limit):
         """Up to `limit` deliveries from slot `cursor` on, and where to go on; -1 at the end.

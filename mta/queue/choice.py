@@ -177,6 +177,11 @@ class Choice:
             await asyncio.sleep(0)
         return count + len(several)
 
+    async def prepared(self) -> Query:
+        """`query`, when all texts that there are now have been matched."""
+        await self._prepare()
+        return self.query()
+
     def query(self) -> Query:
         """For the queue as it is now: domains, sites and reasons may have come since the last one."""
         known = self._limits()

@@ -19,6 +19,7 @@ from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
 from mta.queue.site_desk import SiteDesk
+from mta.queue.summary import AGES, summary
 from mta.queue.suppression_desk import SuppressionDesk
 
 _TOLD = ((_arena.TOLD_DELAY, "delayed"), (_arena.TOLD_LATE, "late"))  # as `queue show` names the marks
@@ -81,6 +82,11 @@ class Operator:
             return None
         slots.sort(key=self._manager.arena.part)
         return {"id": id_text(parse_id(text)), "parts": [self._explained(slot) for slot in slots]}
+
+    async def summary(self, words: Sequence[str], by: str) -> tuple[Sequence[int], list[Row]]:
+        """The bounds of the ages, in seconds, and the lines of the table, the longest first."""
+        lines = await summary(self._chosen(words), self._manager, by)
+        return AGES, [{"name": printable(line.name), "total": line.total, "ages": line.ages} for line in lines]
 
     # ---- acting
 

@@ -100,6 +100,10 @@ class FakeOperator:
             self.given += 1
             yield found
 
+    async def summary(self, words: Sequence[str], by: str) -> tuple[Sequence[int], Sequence[Json]]:
+        self._note("summary", [*words, by])
+        return (300, 3600), [{"name": f"site {n}", "total": n + 1, "ages": [n, 1, 0]} for n in range(2)]
+
     async def show(self, text: str) -> Json | None:
         self._note("show", [text])
         return next((r for r in self.rows if r["id"] == text), None)

@@ -221,6 +221,21 @@ def test_list_for_programs(config: str, capsys: Output) -> None:
 
 
 @pytest.mark.usefixtures("queue")
+def test_summary(config: str, capsys: Output) -> None:
+    assert main(["queue", "summary", "state=deferred", "-c", config, "--by", "domain", "--limit", "1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "        TOTAL  <5m  <1h  older",
+        "all         3    1    2      0",
+        "site 0      1    0    1      0",
+        "and 1 more; --limit 0 shows all",
+    ]
+    assert main(["queue", "summary", "-c", config, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["by"], told["ages"], told["totals"]) == ("site", [300, 3600], [1, 2, 0])
+    assert [line["name"] for line in told["table"]] == ["site 0", "site 1"]
+
+
+@pytest.mark.usefixtures("queue")
 def test_show(config: str, capsys: Output) -> None:
     known = str(row(1)["id"])
     assert main(["queue", "show", known, "-c", config]) == 0

@@ -118,6 +118,14 @@ class Digest:
             if row[_SENDER] is None and (arrival := arrival_of(row[0])) is not None:
                 self.endings[number] = joined(Ending(*row), arrival)
 
+    def settle(self) -> None:
+        """Give endings the arrivals that stand behind them: several processes write one log."""
+        unknown = {row[0] for row in self.endings if row[_SENDER] is None}
+        self.explain(self.arrivals.get)
+        for name in unknown & self.arrivals.keys():
+            if self.arrivals[name].recipients == 1:
+                del self.arrivals[name]
+
     def cut(self, since: int, until: int) -> Digest:
         """What of it was in a stretch of time, [since, until)."""
         span = range(since, until)
@@ -151,7 +159,7 @@ def digest(data: bytes) -> Digest:
     rows, lines, found.first, found.last = scan(data)
     found.endings.extend(rows)
     read_lines(found, lines)
-    found.explain(found.arrivals.get)  # several processes write one log: what came may stand behind what became of it
+    found.settle()
     return found
 
 

@@ -27,7 +27,7 @@ def slowly(text: str) -> Digest:
     """By the reader that reads all lines."""
     found = Digest()
     read_lines(found, text.split("\n"))
-    found.explain(found.arrivals.get)
+    found.settle()
     return found
 
 

@@ -69,6 +69,7 @@ class Manager:
 async def manager(tmp_path: Path, **delivery: float) -> AsyncIterator[Manager]:
     made = Manager(tmp_path, **delivery)
     yield made
+    made.courier._maillog.close()
     made.link.close()
     for sock in made.sockets:
         sock.close()

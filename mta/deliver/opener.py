@@ -93,6 +93,8 @@ class Opener:
             if isinstance(called, DialFailure):
                 return called
             if called.usable:
+                if self._desk.source.name:
+                    called.tls += f" source={self._desk.source.name}"
                 self._desk.report.count("connections_opened")
                 return called
             self._desk.report.count("connections_failed")

@@ -116,7 +116,7 @@ class Tapes:
         transcript.began = began or milliseconds
         transcript.over = not connection.usable
         transcript.messages = list(kept.messages)
-        transcript.tls = connection.tls.strip()
+        transcript.tls = connection.tls.partition(" source=")[0].strip()
         transcript.certificate = _certificate(connection)
         transcript.dropped, transcript.lost, transcript.lines = dropped, lost, lines
         kept.place = self._ring.put(transcript, kept.place)

@@ -315,10 +315,15 @@ class Notifier:
 
 
 def _options_of_notice(sender: bytes, original: Options) -> Options | None:
-    """It is protected as its original was (RFC 8689 §5), and as urgent (RFC 6710 §4.6)."""
-    if sender.isascii() and not original.require_tls and not original.priority:
-        return None
-    return Options(utf8=not sender.isascii(), require_tls=original.require_tls, priority=original.priority)
+    """It is protected as its original was (RFC 8689 §5), as urgent (RFC 6710 §4.6), and on the same account."""
+    made = Options(
+        utf8=not sender.isascii(),
+        require_tls=original.require_tls,
+        priority=original.priority,
+        tenant=original.tenant,
+        rank=original.rank,
+    )
+    return None if made == Options() else made
 
 
 _NULL = "none (null reverse-path)"

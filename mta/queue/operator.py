@@ -132,6 +132,7 @@ class Operator:
             "domain": printable(manager.domains[arena.domain(slot)]),
             "state": self._state(slot),
             "site": self._site(slot),
+            **({"source": source} if (source := self._source(slot)) else {}),
             "attempts": arena.attempts(slot),
             "next": self._next(slot),
             "reason": printable(manager.reasons.text(arena.why(slot))),
@@ -182,6 +183,10 @@ class Operator:
         if manager.arena.state(slot) != _arena.DEFERRED:
             return None
         return round(manager.seconds(manager.arena.due(slot)), 3)
+
+    def _source(self, slot: int) -> str:
+        number = self._manager.arena.site(slot)
+        return self._manager.sites.by_number[number].source.name if number else ""
 
     def _site(self, slot: int) -> str:
         return self._manager.site_name(self._manager.arena.site(slot))

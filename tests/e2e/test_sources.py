@@ -50,7 +50,9 @@ def test_mail_leaves_from_its_source(tmp_path: Path, sink: Watching) -> None:
         sink.wait(2)
         assert sorted(sink.seen) == [("s@news.test", "127.0.0.3", "mx.test"), ("s@x.test", "127.0.0.2", "two.test")]
         wait_for(lambda: server.count("state=deferred") == 1, 20, "the mail of the address that is not here")
+        server.wait_for_log(" source=two delay=")
         [row] = server.rows("state=deferred")
+        assert (server.show(row["id"]) or {})["parts"][0]["source"] == "gone"
         assert row["reason"] == "4.3.5 source gone cannot be used: this machine has no address 192.0.2.77"
         checked = server.run("check")
         assert "FAIL  source gone: this machine has no address 192.0.2.77; its mail would wait" in checked.stdout

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mta.config.settings import Address, Egress, Listener, Server, Settings, Tenant, Tenants
 from mta.model import Envelope, Options, Recipient, lane_of, wants_of
@@ -88,6 +90,27 @@ def test_a_header_names_it_and_is_taken_out(text: bytes, name: str, left: bytes)
     plain = rules(ACME, header="")
     assert plain is not None
     assert plain.read_header(text) == ("", text)
+
+
+lines = st.sampled_from(
+    [b"X-Tenant: acme", b"x-tenant:", b" folded", b"Subject: x", b"no field", b"", b"\xff:", b"X-Tenant : a"]
+)
+
+
+@given(
+    st.lists(st.tuples(lines, st.sampled_from([b"\r\n", b"\r\n", b"\n"])), max_size=8) | st.just([]),
+    st.binary(max_size=20),
+)
+def test_only_fields_of_that_name_leave_a_text(parts: list[tuple[bytes, bytes]], rest: bytes) -> None:
+    text = b"".join(line + end for line, end in parts) + rest
+    tenancy = rules(ACME)
+    assert tenancy is not None
+    name, left = tenancy.read_header(text)
+    assert name in ("", "acme")
+    assert len(left) <= len(text)
+    assert tenancy.read_header(left) == ("", left), "they are all gone"
+    end = text.find(b"\r\n\r\n")
+    assert left.endswith(text[end + 4 :] if end >= 0 else b"")
 
 
 def test_names_that_nobody_declared() -> None:

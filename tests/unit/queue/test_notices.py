@@ -266,6 +266,14 @@ def test_a_notice_is_as_urgent_as_its_original() -> None:
     assert envelope.options == Options(priority=4)
 
 
+def test_a_notice_goes_on_the_account_of_its_original() -> None:
+    office = Office()
+    office.arrive(1, b"a@x.example", options=Options(tenant="news", rank=-4, pool="slow", user="ann"))
+    office.result(office.couriers.given[0], FAILED)
+    ((envelope, _),) = office.drafts()
+    assert envelope.options == Options(tenant="news", rank=-4), "its sender is another, so the pool may be"
+
+
 def test_a_notice_tells_for_how_long_its_sender_had_held_the_mail() -> None:
     """RFC 4865 §5.1.2: with the value that MAIL had."""
     office = Office()

@@ -49,6 +49,12 @@ class RetryRule:
     jitter: float | None = key("Each wait is varied by up to this share of it.", None, low=0.0, high=0.9)
     expiry: Seconds | None = key("Mail older than this goes back to its sender, after a last attempt.", None, low=0.01)
     delay_warning: Seconds | None = key("When its sender is told that it is late; 0: never.", None, low=0.0)
+    quarantine: Seconds | None = key(
+        "For so long the [[source]] that got such a reply sends nothing more to the site, if its pool has another one,"
+        " and the mail is tried from there at once, even if it was refused for good; 0: not at all. Meant for"
+        ' `classes = ["reputation"]`.',
+        None,
+    )
     where: str = place()
 
 

@@ -6,7 +6,7 @@ and what comes beyond counts as nobody's (its envelope still says whose it is).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from mta.model import ANYWHERE, Lane, Source
@@ -23,6 +23,7 @@ class Lanes:
         self._arena = arena
         self._weights = weights
         self.egress = egress
+        self.quarantined: Callable[[str], frozenset[str]] | None = None  # sources that are not for a site now
         self.tenants = [""]
         self.pools = [""]
         self._tenants = {"": 0}
@@ -46,11 +47,16 @@ class Lanes:
         """What they are the numbers of."""
         return (self.tenants[tenant], self.pools[pool]) if tenant or pool else None
 
-    def source_of(self, slot: int) -> Source:
-        """Where a delivery leaves from."""
+    def pool_of(self, slot: int) -> str:
+        """The pool whose sources a delivery has."""
+        return self.pools[self._arena.lane(slot)[1]]
+
+    def source_of(self, slot: int, site: str) -> Source:
+        """Where a delivery leaves from for a site."""
         if self.egress is None:
             return ANYWHERE
-        return self.egress.choose(self.pools[self._arena.lane(slot)[1]], self._arena.id(slot))
+        without = self.quarantined(site) if self.quarantined is not None else ()
+        return self.egress.choose(self.pool_of(slot), self._arena.id(slot), without)
 
 
 def _number(name: str, names: list[str], known: dict[str, int]) -> int:

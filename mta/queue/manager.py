@@ -41,6 +41,7 @@ from mta.queue.lanes import Lanes
 from mta.queue.learned import Learned
 from mta.queue.outcome import Verdict
 from mta.queue.places import Places
+from mta.queue.quarantine import quarantine_of
 from mta.queue.reasons import Reasons
 from mta.queue.regulator import Regulator
 from mta.queue.retry import Plan, Schedule
@@ -133,7 +134,7 @@ class QueueManager:
         self.by_hand = ByHand(self)
         self.parts: dict[int, int] = {}  # unfinished parts of messages with several, by id
         self.messages = 0
-        self.suppression = suppression
+        self.suppression, self.quarantine = suppression, quarantine_of(self)
 
     # ---- time
 
@@ -153,6 +154,8 @@ class QueueManager:
         self.regulator.advance(now)
         if self.suppression is not None:
             self.suppression.advance(now)
+        if self.quarantine is not None:
+            self.quarantine.advance()
         self.dispatch()
         self.aging.advance(now)
 

@@ -278,7 +278,7 @@ class Notifier:
                 manager.arena.mark(slot, TOLD_DELAY)
             change = manager.settling.defer(slot, verdict, manager.clock())
         elif verdict.untried and left:
-            manager.note_done(slot, failed)
+            manager.note_done(slot, failed | set(verdict.delivered))
             manager.settling.again(slot)
             return
         else:

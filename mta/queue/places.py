@@ -46,7 +46,7 @@ class Places:
         failed: Callable[[int, LookupFailure], None],
         routed: Callable[[], None],
         met: Callable[[SiteQueue, str], None],
-        source_of: Callable[[int], Source] | None = None,
+        source_of: Callable[[int, str], Source] | None = None,
     ) -> None:
         self._arena = arena
         self._sites = sites
@@ -57,7 +57,7 @@ class Places:
         self._failed = failed
         self._routed = routed
         self._met = met
-        self._source_of = source_of  # a slot's; None: there is only one
+        self._source_of = source_of  # a slot's at a site; None: there is only one
         self.held = arena.new_list()
         self.resolving = arena.new_list()
         self.domains: list[bytes] = []
@@ -139,7 +139,7 @@ class Places:
     def _place(self, slot: int, queue: SiteQueue) -> None:
         """Put an idle slot into the list of a site, from the source that it has."""
         if self._source_of is not None and queue.site.kind == "smtp":
-            queue = self._sites.get_from(queue.site, self._source_of(slot))
+            queue = self._sites.get_from(queue.site, self._source_of(slot, queue.site.name))
             self._met(queue, self.domains[self._arena.domain(slot)].decode("ascii", "backslashreplace"))
         self.enqueue(slot, queue)
 
@@ -172,6 +172,6 @@ class Places:
             if failure is not None:
                 self._failed(slot, failure)
             else:
-                self.enqueue(slot, queue)
+                self._place(slot, queue)
         self._lists.append(waiting)
         self._routed()

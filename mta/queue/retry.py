@@ -53,6 +53,7 @@ class Plan:
     expiry: Seconds
     delay_warning: Seconds
     where: str = ""
+    quarantine: float = 0.0  # seconds that the source stays away from the site
 
 
 _KEYS: Final = ("first", "factor", "cap", "jitter", "expiry", "delay_warning")
@@ -81,6 +82,11 @@ class Schedule:
         warnings = [self._retry.delay_warning, *(rule.delay_warning for rule in self._retry.rule)]
         return min(expiries), min((warning for warning in warnings if warning), default=0.0)
 
+    @property
+    def quarantines(self) -> bool:
+        """Whether any rule wants another source."""
+        return any(rule.quarantine for rule in self._retry.rule)
+
     def wait(self, plan: Plan, attempts: int, reply: Reply, random: float) -> float:
         """Seconds until the next attempt, after so many; `random` lies in [0, 1)."""
         if classify(reply) is ReplyClass.GREYLIST and (hint := wait_hint(reply.text)) is not None:
@@ -96,7 +102,9 @@ class Schedule:
             times["first"] = min(times["first"], self._retry.greylist_first)
         if rule is not None:
             times |= {key: value for key in _KEYS if (value := getattr(rule, key)) is not None}
-        return Plan(**times, where=rule.where if rule is not None else "")
+        if rule is None:
+            return Plan(**times)
+        return Plan(**times, where=rule.where, quarantine=rule.quarantine or 0.0)
 
 
 def _fits(rule: RetryRule, domain: str, site: str, tenant: str, blame: ReplyClass) -> bool:

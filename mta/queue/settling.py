@@ -87,7 +87,10 @@ class Settling:
             self.again(slot)
             return
         if site := self._arena.site(slot):
-            manager.regulator.judged(manager.sites.by_number[site], verdict)
+            queue = manager.sites.by_number[site]
+            manager.regulator.judged(queue, verdict)
+            if manager.quarantine is not None:
+                verdict = manager.quarantine.turned(slot, queue, verdict)
         self.settle(slot, verdict)
 
     def no_route(self, slot: int, failure: LookupFailure) -> None:
@@ -140,6 +143,9 @@ class Settling:
             verdict = self._aged(slot, verdict, now)
         if verdict.failures or verdict.successes or verdict.warn:
             manager.teller.settled(manager, slot, verdict)
+            return
+        if verdict.untried:
+            self.again(slot)  # what is left goes another way
             return
         self.record(self.defer(slot, verdict, now) if verdict.deferred else manager.finish(slot))
 

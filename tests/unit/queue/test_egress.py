@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
 
 from mta.config import settings
-from mta.model import ANYWHERE, IdSource, Options, Queued, Source
+from mta.model import ANYWHERE, Hop, IdSource, Options, Queued, Source
 from mta.queue.egress import Egress
+from mta.queue.routing import Router
 from mta.queue.sites import SiteQueue
 from tests.kit.queue import FIRST, World
 
@@ -86,3 +88,25 @@ def test_without_sources_there_is_one_queue() -> None:
     world.arrive(1, b"a@x.example", options=Options(pool="gone"))
     assert queues(world)[1].source is ANYWHERE
     assert world.manager.sites.get_from(queues(world)[1].site, ANYWHERE) is queues(world)[1]
+
+
+class Names:
+    """A resolver that knows one host."""
+
+    async def mx(self, domain: str) -> tuple[Hop, ...]:
+        return (Hop(10, "mx.x.example"),)
+
+
+def test_mail_for_mx_hosts_has_a_source_from_the_first_on() -> None:
+    async def main() -> list[SiteQueue]:
+        world = World(egress=ALL)
+        world.manager.places._resolver = Names()  # type: ignore[assignment]
+        world.manager.places._router = Router((), (), hostname="me", connections=20, port=25)
+        world.arrive(1, b"a@x.example", options=Options(pool="six"))
+        await next(iter(world.manager.places._lookups.values())).task
+        world.arrive(2, b"a@x.example", options=Options(pool="six"))
+        return list(queues(world).values())
+
+    first, second = asyncio.run(main())
+    assert first is second
+    assert first.source.name == "six"

@@ -42,6 +42,7 @@ class NarrowSink(Background):
         self.arrived: list[tuple[float, str]] = []  # when, and its first recipient
         self._busy = 0
         self._changed = time.monotonic()
+        self._sessions: set[asyncio.Task[None]] = set()
 
     @property
     def next_hop(self) -> str:
@@ -58,11 +59,16 @@ class NarrowSink(Background):
         return self.call(exchange())
 
     async def opened(self) -> None:
-        self._server = await asyncio.start_server(self._session, self.host, self.port, backlog=512)
+        self._server = await asyncio.start_server(self._accept, self.host, self.port, backlog=512)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def closing(self) -> None:
         self._server.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._session(reader, writer))
+        self._sessions.add(task)
+        task.add_done_callback(self._sessions.discard)
 
     def _weigh(self, change: int) -> None:
         now = time.monotonic()

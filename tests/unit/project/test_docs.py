@@ -2,9 +2,13 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from mta.cli import main
+from mta.queue.filter import parse_filter
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -22,6 +26,23 @@ def test_files_named_in_documents_exist(document: Path) -> None:
 def test_links_in_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
     assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_commands_shown_to_operators_are_understood() -> None:
+    """Those with their output in docs/queue.md, and those in its table."""
+    lines = (ROOT / "docs" / "queue.md").read_text().splitlines()
+    shown = [line[6:].partition(" | ")[0] for line in lines if line.startswith("    $ mta ")]
+    shown += [c for line in lines if line[:1] != " " for c in re.findall(r"`(mta [^`]*[^`=])`", line)]
+    assert len(shown) > 20
+    for command in shown:
+        arguments, more = main._parser().parse_known_args(shlex.split(command)[1:])
+        words = [*getattr(arguments, "words", []), *more]
+        if "ID" not in words and (arguments.module, getattr(arguments, "action", "")) in _WITH_FILTERS:
+            parse_filter(words or ["all"])
+
+
+_ACTIONS = ("bounce", "count", "delete", "expire", "hold", "list", "release", "reroute", "retry")
+_WITH_FILTERS = {("log", "find")} | {("queue", action) for action in _ACTIONS}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench import backlog, compaction, crowd, large, machine, postfix, report
+from bench import backlog, compaction, crowd, large, machine, postfix, report, verbs
 from bench.measure import Bench, Job, Measure
 from bench.report import Outcome
 from bench.server import BenchError, Mta, Server
@@ -177,7 +177,7 @@ def tell(outcomes: Sequence[Outcome], about: dict[str, str], options: argparse.N
 
 
 def main(words: Sequence[str]) -> int:
-    others = {"backlog": backlog, "compaction": compaction, "crowd": crowd, "large": large}
+    others = {"backlog": backlog, "compaction": compaction, "crowd": crowd, "large": large, "verbs": verbs}
     if words[:1] and words[0] in others:
         return others[words[0]].main(words[1:])
     options = parse(words)

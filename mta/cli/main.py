@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mta.cli import queue_words
+from mta.cli import queue_words, site
 from mta.cli.common import UNAVAILABLE, USAGE
 
 
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _trace_parser(_verb(verbs, common, "trace", "what was said in SMTP sessions that went wrong"))
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     queue_words.declare(_verb(verbs, common, "queue", "look at the queue and change it"), common)
+    site.declare(_verb(verbs, common, "site", "the hosts that mail waits for, and what they get"), common)
     _log_parser(_verb(verbs, common, "log", "what became of mail that is no longer queued"), common)
     _suppress_parser(_verb(verbs, common, "suppress", "the addresses that are not written to"), common)
     _spool_parser(_verb(verbs, common, "spool", "look at the queue's files"), common)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from mta.cli import summary
 from mta.cli.acting import act, log
 from mta.cli.common import NOTHING, connect
 from mta.control.client import Client
+from mta.control.rows import Delivery
 
 Row = dict[str, object]
+T = TypeVar("T")
 
+_LINES = 512  # written at once
 _MOMENTS = ("hold_until", "deliver_by")
 _HEAD = f"{'ID':12}  {'STATE':9}  {'AGE':>6}  {'SIZE':>8}  {'ATTEMPTS':>8}  {'NEXT':>6}  SENDER -> RECIPIENTS"
 
@@ -38,28 +45,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(client: Client, words: Sequence[str], limit: int, *, as_json: bool) -> int:
-    rows = client.rows("queue.list", filter=list(words), limit=limit)
+    """Lines gather, so that a million of them take seconds."""
+    write = sys.stdout.write
     if as_json:
-        for row in rows:
-            print(json.dumps(row))
+        for raw in _gathered(client.typed_rows("queue.list", msgspec.Raw, filter=list(words), limit=limit)):
+            write("".join([bytes(row).decode() + "\n" for row in raw]))
         return 0
-    for number, row in enumerate(rows):
-        if not number:
-            print(_HEAD)
-        print(_line(row))
-        if row["reason"]:
-            print(f"{'':12}  {row['reason']}")
+    head = _HEAD + "\n"
+    for rows in _gathered(client.list(*words, limit=limit)):
+        write(head + "".join(map(_line, rows)))
+        head = ""
     return 0
 
 
-def _line(row: Row) -> str:
-    recipients = row["recipients"]
-    assert isinstance(recipients, list)
+def _gathered(rows: Iterator[T]) -> Iterator[list[T]]:
+    """A line at first, then more at once: who looks at a terminal or at `head` wants to see the first one soon."""
+    size = 1
+    while some := list(itertools.islice(rows, size)):
+        yield some
+        size = min(_LINES, 2 * size)
+
+
+def _line(row: Delivery) -> str:
+    recipients = row.recipients
     shown = ", ".join(recipients[:3]) + (f" and {len(recipients) - 3} more" if len(recipients) > 3 else "")
-    return (
-        f"{row['id']:12}  {row['state']:9}  {_span(row['age']):>6}  {row['size']:>8}  {row['attempts']:>8}"
-        f"  {_until(row['next']):>6}  <{row['sender']}> -> {shown}"
+    line = (
+        f"{row.id:12}  {row.state:9}  {_span(row.age):>6}  {row.size:>8}  {row.attempts:>8}"
+        f"  {_until(row.next):>6}  <{row.sender}> -> {shown}\n"
     )
+    return f"{line}{'':12}  {row.reason}\n" if row.reason else line
 
 
 def _tell(client: Client, verb: str, words: Sequence[str], described: Callable[[Row], str] | None) -> int:

@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mta.control.protocol import SOCKET_NAME, VERSION, Json, encode, socket_name
-from mta.control.rows import Delivery, Done, Greeting, Message, Operation, SummaryLine
+from mta.control.rows import Delivery, Done, Greeting, Message, Operation, SiteRow, SummaryLine
 
 _READ = 1 << 18  # octets at once: a long list is many short lines
 T = TypeVar("T")
@@ -47,6 +47,10 @@ class Refused(Exception):
 class _Error(msgspec.Struct):
     code: str
     text: str
+
+
+class _Sites(msgspec.Struct):
+    sites: int
 
 
 class _Frame(msgspec.Struct, Generic[T]):
@@ -157,6 +161,23 @@ class Client:
     def act(self, verb: str, *filter: str, dry_run: bool = False, **arguments: object) -> Done:
         """Any verb of `mta queue` that changes messages."""
         return self._ended(f"queue.{verb}", Done, filter=filter, dry_run=dry_run, **arguments)
+
+    # ---- sites: by name, by one of their hosts, or by a pattern
+
+    def sites(self, pattern: str = "*") -> Iterator[SiteRow]:
+        """The sites that have had mail, the longest queue first."""
+        return self.typed_rows("site.list", SiteRow, site=pattern)
+
+    def pause_site(self, site: str, seconds: int = 0, reason: str = "") -> int:
+        """Give nothing more to it; 0 seconds: until it is resumed. How many sites it was, as with the next ones."""
+        return self._ended("site.pause", _Sites, site=site, seconds=seconds, reason=reason).sites
+
+    def resume_site(self, site: str) -> int:
+        return self._ended("site.resume", _Sites, site=site).sites
+
+    def flush_site(self, site: str) -> int:
+        """Try all its mail now, whatever was learned of it."""
+        return self._ended("site.flush", _Sites, site=site).sites
 
     # ---- any verb
 

@@ -100,3 +100,18 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     role: Literal["viewer", "admin"]
     verbs: tuple[str, ...]
+
+
+class SiteRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `site.list`."""
+
+    site: str
+    source: str = ""
+    kind: str = ""
+    state: str = ""
+    ready: int = 0
+    in_hand: int = 0
+    open: int = 0
+    connections: int = 0
+    rate: str | float | None = None
+    why: str = ""

@@ -6,14 +6,13 @@ are encoded already. ValueError: the request is wrong, and how; StoreError: the 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mta.control import suppress
+from mta.control import sites, suppress
 from mta.control.access import Peer, Role
 from mta.control.protocol import VERSION, Json
 from mta.control.transcripts import transcripts
@@ -74,9 +73,11 @@ class Operator(Protocol):
     def status(self) -> Callable[[], Json]: ...
     @property
     def suppression(self) -> suppress.SuppressionDesk: ...
+    @property
+    def sites(self) -> sites.SiteDesk: ...
     async def count(self, words: Sequence[str]) -> int: ...
     async def summary(self, words: Sequence[str], by: str) -> tuple[Sequence[int], Sequence[Json]]: ...
-    def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]: ...
+    def listing(self, words: Sequence[str], limit: int) -> AsyncGenerator[list[bytes], None]: ...
     async def show(self, text: str) -> Json | None: ...
     async def explain(self, text: str) -> Json | None: ...
     async def act(self, order: Order) -> Json: ...
@@ -101,11 +102,10 @@ async def _status(operator: Operator, request: Request) -> Frames:
 
 async def _list(operator: Operator, request: Request) -> Frames:
     rows = 0
-    async for row in operator.select(request.words(), request.whole("limit")):
-        rows += 1
-        yield {"row": row}
-        if rows % _BREATH == 0:
-            await asyncio.sleep(0)
+    async with aclosing(operator.listing(request.words(), request.whole("limit"))) as batches:
+        async for batch in batches:
+            rows += len(batch)
+            yield Rows(batch)
     yield {"end": {"rows": rows}}
 
 
@@ -195,4 +195,11 @@ VERBS: dict[str, Verb] = {
     "suppress.add": Verb("admin", suppress.add),
     "suppress.remove": Verb("admin", suppress.remove),
     "trace": Verb("viewer", _trace),
+    "site.list": Verb("viewer", sites.rows),
+    "site.show": Verb("viewer", sites.show),
+    "site.pause": Verb("admin", sites.pause),
+    "site.resume": Verb("admin", sites.resume),
+    "site.flush": Verb("admin", sites.flush),
+    "site.limits": Verb("admin", sites.limits),
+    "site.forget": Verb("admin", sites.forget),
 }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import pack
 
@@ -79,7 +79,7 @@ class Choice:
 
     # ---- choosing
 
-    async def found(self, *, read: bool = False) -> AsyncIterator[list[Found]]:
+    async def found(self, *, read: bool = False) -> AsyncGenerator[list[Found], None]:
         """The chosen deliveries, in batches; with `read` the envelope of each, as far as it can be read."""
         await self._prepare()
         arena, doomed = self._manager.arena, self._manager.extras.doomed

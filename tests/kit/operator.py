@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 from mta.control.access import Access
-from mta.control.protocol import SOCKET_NAME, Json
+from mta.control.protocol import SOCKET_NAME, Json, encode
 from mta.control.server import ControlServer
 from mta.model import StoreError
 from mta.queue.deeds import Order, TooMany
@@ -94,11 +95,14 @@ class FakeOperator:
     async def count(self, words: Sequence[str]) -> int:
         return self._note("count", words)
 
-    async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Json]:
+    async def listing(self, words: Sequence[str], limit: int) -> AsyncGenerator[list[bytes], None]:
         self._note("list", words)
-        for found in self.rows[: limit or None]:
-            self.given += 1
-            yield found
+        rows = self.rows[: limit or None]
+        for first in range(0, len(rows), 64):
+            batch = [encode(found)[:-1] for found in rows[first : first + 64]]
+            self.given += len(batch)
+            yield batch
+            await asyncio.sleep(0)
 
     async def summary(self, words: Sequence[str], by: str) -> tuple[Sequence[int], Sequence[Json]]:
         self._note("summary", [*words, by])

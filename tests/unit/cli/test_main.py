@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,11 +71,11 @@ class FakeQueue(FakeOperator):
             raise ValueError("unknown filter word 'what'")
         return 101 if words == ["many"] else 4
 
-    async def select(self, words: Sequence[str], limit: int) -> AsyncIterator[Row]:
+    async def listing(self, words: Sequence[str], limit: int) -> AsyncGenerator[list[bytes], None]:
         for number in range(limit or (20_000 if words == ["many"] else 4)):
             found = row(number % 100)
             if not words[0].startswith("id=") or words == [f"id={found['id']}"]:
-                yield found
+                yield [json.dumps(found).encode()]
 
     async def show(self, text: str) -> Row | None:
         if text != row(1)["id"]:

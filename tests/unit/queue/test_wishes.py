@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -44,7 +45,8 @@ def test_what_is_held_by_its_sender_waits_and_says_why(clock: list[float]) -> No
 
 
 async def _rows(world: World, *words: str) -> list[dict[str, object]]:
-    return [row async for row in Hand(world.manager, world.store).operator.select(words, 0)]
+    listed = Hand(world.manager, world.store).operator.listing(words, 0)
+    return [json.loads(row) async for batch in listed for row in batch]
 
 
 def test_a_hold_time_that_is_past_is_none(clock: list[float]) -> None:

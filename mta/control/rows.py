@@ -113,5 +113,5 @@ class SiteRow(msgspec.Struct, frozen=True, kw_only=True):
     in_hand: int = 0
     open: int = 0
     connections: int = 0
-    rate: str | float | None = None
+    rate: str = ""
     why: str = ""

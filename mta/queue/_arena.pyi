@@ -95,7 +95,7 @@ class Arena:
     def lane(self, slot: int) -> tuple[int, int]:
         """(tenant, pool)."""
     def assign(self, slot: int, tenant: int, pool: int) -> None:
-        """Say whose an idle delivery is, and by which pool it leaves; 0 and 0 until then."""
+        """Say whose a delivery is, and by which pool it leaves, that is in no line; 0 and 0 until then."""
     def marks(self, slot: int) -> int: ...
     def mark(self, slot: int, marks: int) -> None:
         """Set some marks."""

@@ -1141,10 +1141,10 @@ cdef class Arena:
         return s.tenant, s.pool
 
     def assign(self, uint32_t slot, uint16_t tenant, uint16_t pool):
-        """Say whose an idle delivery is, and by which pool it leaves; 0 and 0 until then."""
+        """Say whose a delivery is, and by which pool it leaves, that is in no line; 0 and 0 until then."""
         cdef Slot *s = self.at(slot)
-        if s.state != S_IDLE:
-            raise ValueError(f"the delivery in slot {slot} is in a list")
+        if s.list != NONE and self.chains[s.list].kind >= K_URGENT:
+            raise ValueError(f"the delivery in slot {slot} is in a line")
         s.tenant = tenant
         s.pool = pool
 

@@ -33,7 +33,7 @@ class Admission:
         """A message enters the queue, new or recovered."""
         manager = self._manager
         manager.messages += 1
-        if len(queued.domains) == 1 and len(queued.changes) < 2 and not queued.wants and queued.lane is None:
+        if len(queued.domains) == 1 and len(queued.changes) < 2 and not queued.wants & WANTS_TIME:
             self._admit_single(queued)
             return
         wishes = manager.wishes
@@ -46,10 +46,10 @@ class Admission:
             if change is not None and change.kind == "finished":
                 continue
             slot = self._arena.add(queued.id, queued.ref, self._places.domain(domain), part)
-            if queued.lane is not None:
-                self._arena.assign(slot, *manager.lanes.numbers(queued.lane))
-            if queued.wants:
-                wishes.enter(slot, queued.wants, options)
+            if queued.wants or queued.lane is not None:
+                self._class(slot, queued)
+            if options is not None:
+                wishes.arm(slot, options)
             if change is not None:
                 self._restore(slot, change, options)
             elif options is None or not wishes.embargo(slot, options):
@@ -58,16 +58,28 @@ class Admission:
     def _admit_single(self, queued: Queued) -> None:
         """Nearly all messages; a million of them after a restart."""
         domain = self._places.domain(queued.domains[0])
-        if not queued.changes:
-            self._places.route(self._arena.add(queued.id, queued.ref, domain, 0))
-            return
-        change = queued.changes[0]
-        if change.kind == "waiting" and not change.done and not change.to:
+        plain = not queued.wants and queued.lane is None
+        change = queued.changes[0] if queued.changes else None
+        if change is not None and change.kind == "waiting" and not change.done and not change.to:
             manager = self._manager
             due, why = manager.tick(change.due), manager.reasons.number(change.why)
-            self._arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due, change.told)
+            slot = self._arena.restore(queued.id, queued.ref, domain, 0, change.attempts, why, due, change.told)
+            if not plain:
+                self._class(slot, queued)
+            return
+        slot = self._arena.add(queued.id, queued.ref, domain, 0)
+        if not plain:
+            self._class(slot, queued)
+        if change is None:
+            self._places.route(slot)
         else:
-            self._restore(self._arena.add(queued.id, queued.ref, domain, 0), change)
+            self._restore(slot, change)
+
+    def _class(self, slot: int, queued: Queued) -> None:
+        """Whose it is, and how urgent; before it is in a line."""
+        if queued.lane is not None:
+            self._arena.assign(slot, *self._manager.lanes.numbers(queued.lane))
+        self._arena.mark(slot, queued.wants << 2)
 
     def _restore(self, slot: int, change: Change, options: Options | None = None) -> None:
         arena, manager = self._arena, self._manager

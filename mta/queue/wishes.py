@@ -62,12 +62,6 @@ class Wishes:
         except StoreError:
             return None
 
-    def enter(self, slot: int, wants: int, options: Options | None) -> None:
-        """A delivery with wishes is in this slot from now on; `options` where they are about time."""
-        self._arena.mark(slot, wants << 2)
-        if options is not None:
-            self._arm(slot, options)
-
     def embargo(self, slot: int, options: Options, change: Change | None = None) -> bool:
         """Let a delivery wait for the time that its sender set, if that is ahead and nobody let it go meanwhile."""
         hold = options.hold_until
@@ -105,7 +99,7 @@ class Wishes:
     def released(self, slot: int) -> None:
         """A delivery is no more held: its deadline counts again."""
         if self._arena.marks(slot) & _arena.TIMED and (options := self.read(self._arena.ref(slot))) is not None:
-            self._arm(slot, options)
+            self.arm(slot, options)
 
     def advance(self, now: float) -> None:
         """See to the deadlines that are past."""
@@ -115,7 +109,8 @@ class Wishes:
             if self._arena.holds(slot, message_id, part):
                 self._late(slot, now)
 
-    def _arm(self, slot: int, options: Options) -> None:
+    def arm(self, slot: int, options: Options) -> None:
+        """A delivery with such wishes is in this slot from now on, or its deadline counts again."""
         if options.deliver_by:
             self._push(options.deliver_by / 1000, slot)
 

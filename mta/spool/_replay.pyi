@@ -23,10 +23,10 @@ class Newest:
 
 def heads(
     data: Buffer, found: list[tuple[int, int, int, int, int]], base: int
-) -> list[tuple[int, int, bytes | None] | None]:
-    """For each record in `found` (of a scan of `data`, which lies at `base`): its octets, those in a body file, domain.
+) -> list[tuple[int, int, bytes | None, int, tuple[str, str] | None] | None]:
+    """For each record in `found` (of a scan of `data`, which lies at `base`): (octets, those in a body file, domain,
+    wants, lane), the last two as model.wants_of and model.lane_of have them.
 
-    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of), or
-    is of another version: decode these with care.
+    The domain is None where the message has not just one recipient, or is of another version: decode these with care.
     What is no MESSAGE has None in its place.
     """

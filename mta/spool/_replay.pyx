@@ -13,9 +13,10 @@ Bounds: every entry and every head is checked against the length of its buffer b
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memrchr
+from libc.string cimport memcpy, memrchr, memset
 
 cdef extern from *:
     """
@@ -43,6 +44,17 @@ cdef enum:
     TENANT = 13
     POOL = 14
     RANK = 15
+    W_TIME = 1              # model.WANTS_...
+    W_HASTE = 2
+    W_BULK = 4
+
+
+cdef struct Asked:          # what options say that the queue manager needs to know
+    const uint8_t *tenant
+    size_t tenant_length
+    const uint8_t *pool
+    size_t pool_length
+    int wants
 
 
 cdef struct Packed:         # mta.spool.state.ENTRY, little endian, no padding
@@ -208,10 +220,10 @@ cdef class Newest:
 
 
 def heads(data, list found not None, size_t base):
-    """For each record in `found` (of a scan of `data`, which lies at `base`): its octets, those in a body file, domain.
+    """For each record in `found` (of a scan of `data`, which lies at `base`): (octets, those in a body file, domain,
+    wants, lane), the last two as model.wants_of and model.lane_of have them.
 
-    The domain is None where the message has not just one recipient, wants something of the queue (model.wants_of),
-    has a lane (model.lane_of), or is of another version: decode these with care.
+    The domain is None where the message has not just one recipient, or is of another version: decode these with care.
     What is no MESSAGE has None in its place.
     """
     cdef Py_buffer buffer
@@ -243,10 +255,22 @@ cdef object head(const uint8_t *payload, size_t length):
     memcpy(&large, payload + 8, 8)
     if size > length - HEAD:
         return None
-    return length - HEAD - size + large, large, only_domain(payload + HEAD, size)
+    cdef Asked asked
+    memset(&asked, 0, sizeof(Asked))
+    domain = only_domain(payload + HEAD, size, &asked)
+    if domain is None:
+        return length - HEAD - size + large, large, None, 0, None
+    lane = None
+    if asked.tenant_length or asked.pool_length:
+        lane = text_at(asked.tenant, asked.tenant_length), text_at(asked.pool, asked.pool_length)
+    return length - HEAD - size + large, large, domain, asked.wants, lane
 
 
-cdef object only_domain(const uint8_t *at, size_t length):
+cdef object text_at(const uint8_t *at, size_t length):
+    return PyUnicode_DecodeUTF8(<const char *>at, length, NULL) if length else ""
+
+
+cdef object only_domain(const uint8_t *at, size_t length, Asked *asked):
     """The domain of the only recipient of an envelope in msgpack, in lower case:
 
         [sender, [[address, notify, orcpt]], eight_bit, client, helo, options]
@@ -268,7 +292,7 @@ cdef object only_domain(const uint8_t *at, size_t length):
     text = binary(at + n + 2, end, &n)
     if text == NULL:
         return None
-    if fields > 5 and not is_plain(skipped(text + n, end, more + 3), end):
+    if fields > 5 and not read_options(skipped(text + n, end, more + 3), end, asked):
         return None
     sign = <const uint8_t *>memrchr(text, 64, n)
     if sign == NULL:
@@ -282,9 +306,10 @@ cdef object only_domain(const uint8_t *at, size_t length):
     return domain
 
 
-cdef bint is_plain(const uint8_t *at, const uint8_t *end) noexcept:
-    """Whether the options of an envelope, which begin here, ask nothing of the queue."""
+cdef bint read_options(const uint8_t *at, const uint8_t *end, Asked *asked) noexcept:
+    """What the options of an envelope, which begin here, ask of the queue; False where they look different."""
     cdef size_t count, field
+    cdef int priority = 0, rank = 0
     if at == NULL or at >= end:
         return False
     if at[0] == 0xC0:                                   # none
@@ -300,12 +325,50 @@ cdef bint is_plain(const uint8_t *at, const uint8_t *end) noexcept:
     for field in range(count):
         if at == NULL or at >= end:
             return False
-        if (field == HOLD_UNTIL or field == DELIVER_BY or field == PRIORITY or field == RANK) and at[0] != 0:
-            return False
-        if (field == TENANT or field == POOL) and at[0] != 0xA0:
-            return False
+        if field == HOLD_UNTIL or field == DELIVER_BY:
+            if at[0] != 0:
+                asked.wants |= W_TIME
+        elif field == PRIORITY:
+            if not sign_of(at[0], &priority):
+                return False
+        elif field == RANK:
+            if not sign_of(at[0], &rank):
+                return False
+        elif field == TENANT:
+            asked.tenant = text(at, end, &asked.tenant_length)
+            if asked.tenant == NULL:
+                return False
+        elif field == POOL:
+            asked.pool = text(at, end, &asked.pool_length)
+            if asked.pool == NULL:
+                return False
         at = skipped(at, end, 1)
+    if priority == 0:
+        priority = rank
+    if priority:
+        asked.wants |= W_HASTE if priority > 0 else W_BULK
     return at != NULL
+
+
+cdef bint sign_of(uint8_t octet, int *sign) noexcept:
+    """The sign of a small integer; False for anything else."""
+    if octet >= 0x80 and octet < 0xE0:
+        return False
+    sign[0] = 0 if octet == 0 else 1 if octet < 0x80 else -1
+    return True
+
+
+cdef const uint8_t *text(const uint8_t *at, const uint8_t *end, size_t *length) noexcept:
+    """Where the octets of a text of up to 255 begin that is whole; NULL where there is none."""
+    if at[0] & 0xE0 == 0xA0:
+        length[0] = at[0] & 0x1F
+        at += 1
+    elif at[0] == 0xD9 and end - at >= 2:
+        length[0] = at[1]
+        at += 2
+    else:
+        return NULL
+    return at if <size_t>(end - at) >= length[0] else NULL
 
 
 cdef const uint8_t *skipped(const uint8_t *at, const uint8_t *end, size_t count) noexcept:

@@ -303,7 +303,17 @@ class Recovery:
             else:
                 changes = (change,)
             if self._is_new(ref):
-                messages.append(Queued(id=record[4], ref=ref, size=head[0], domains=(head[2],), changes=changes))
+                messages.append(
+                    Queued(
+                        id=record[4],
+                        ref=ref,
+                        size=head[0],
+                        domains=(head[2],),
+                        changes=changes,
+                        wants=head[3],
+                        lane=head[4],
+                    )
+                )
         return messages
 
     def _counts(self, view: SegmentView, record: Found, ref: int) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mta.model import Change, Envelope, Queued, StoreError, lane_of, part_domains, wants_of
+from mta.model import Change, Envelope, Lane, Queued, StoreError, lane_of, part_domains, wants_of
 from mta.spool._commit import find, scan
 from mta.spool._replay import heads
 from mta.spool.format import (
@@ -88,8 +88,8 @@ class SegmentView:
         start = found[2] - self._base + RECORD.size
         return self._data[start : start + found[3]]
 
-    def heads(self, found: list[Found]) -> list[tuple[int, int, bytes | None] | None]:
-        """For each record of the last walk: octets of content, octets in a body file, domain; see `_replay.heads`."""
+    def heads(self, found: list[Found]) -> list[Head | None]:
+        """For each record of the last walk: what can be told of its message quickly; see `_replay.heads`."""
         return heads(self._data, found, self._base)
 
     def torn(self, end: int) -> bool:
@@ -120,6 +120,8 @@ class SegmentView:
 
 
 RECORD_START = struct.Struct("<8sQ")  # of format.RECORD: what is before the generation, the generation
+
+Head = tuple[int, int, bytes | None, int, Lane | None]  # octets, those in a file, domain, wants and lane
 
 _decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 

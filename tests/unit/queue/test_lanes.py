@@ -78,13 +78,13 @@ def test_no_envelope_is_read_for_a_class() -> None:
     assert laned(world) == {(1, 0): (("news", ""), _arena.BULK)}
 
 
-def test_only_an_idle_delivery_changes_its_lane() -> None:
+def test_what_is_in_a_line_keeps_its_lane() -> None:
     arena = _arena.Arena()
     slot = arena.add(1, 1, 0, 0)
     arena.assign(slot, 3, 4)
     assert arena.lane(slot) == (3, 4)
-    arena.push(arena.new_list(), slot, _arena.READY)
-    with pytest.raises(ValueError, match="is in a list"):
+    arena.push(arena.new_line(), slot, _arena.READY)
+    with pytest.raises(ValueError, match="is in a line"):
         arena.assign(slot, 0, 0)
     arena.remove(slot)
     assert arena.lane(arena.add(2, 2, 0, 0)) == (0, 0)

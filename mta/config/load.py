@@ -266,6 +266,10 @@ class _Loader:
         self._check_auth(given.get("auth") or ())
         self._check_domains(given.get("domain") or ())
         self._check_routes(given.get("route") or ())
+        if (retry := given.get("retry")) is not None and not given.get("source", ()):
+            for n, rule in enumerate(retry.rule):
+                if rule.quarantine:
+                    self.say(("retry", "rule", n, "quarantine"), "means nothing without a [[source]]")
         if (notices := given.get("notices")) is not None:
             for name, text in wording.notices_problems(notices):
                 self.say(("notices", name), text)

@@ -61,6 +61,10 @@ BAD = {
         ' protocol, system, loop, expired, suppressed, other; did you mean "greylist"?',
     ),
     "a wait of a rule": ("[[retry.rule]]\nfirst = 0", "6: retry.rule.first: 0 is too small; at least 0.01"),
+    "nowhere else to send from": (
+        "[[retry.rule]]\nquarantine = '1h'",
+        "6: retry.rule.quarantine: means nothing without a [[source]]",
+    ),
     "too large": ("[delivery]\nport = 65536", "6: delivery.port: 65536 is too large; at most 65535"),
     "nan": ("[retry]\nfactor = nan", "6: retry.factor: must be a number of reasonable size"),
     "missing key": ("[[domain]]\nname = 'a.org'", "5: domain.deliver: is missing; add it to [[domain]]"),

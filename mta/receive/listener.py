@@ -121,8 +121,10 @@ class Endpoint:
     def powers_of(self, client: str) -> frozenset[bytes]:
         """The commands by which this client may speak for others, and whether more is offered to it."""
         verbs = frozenset(verb for verb, networks in self._speakers.items() if within(networks, client))
+        if b"XCLIENT" in verbs or self._offers[0] == self._offers[1]:
+            return verbs  # who speaks for strangers must not be offered what they are not
         trusted = self._trusted if client == LOCAL_CLIENT else self._relay.trusts(client)
-        return verbs | _TRUSTED if trusted and self._offers[0] != self._offers[1] else verbs
+        return verbs | _TRUSTED if trusted else verbs
 
     def judge_for(self, connection: Connection, user: str = "") -> Judge:
         """`user`: who is logged in by the word of a peer that is trusted with it."""

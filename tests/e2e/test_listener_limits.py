@@ -272,11 +272,16 @@ def test_a_browser_is_shown_out(tmp_path: Path, request_line: str) -> None:
 
 def test_messages_of_a_session_and_what_trusted_networks_may_ask_for(tmp_path: Path) -> None:
     listening = {"trusted_extensions": ["DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"], "limits": {"session_messages": 2}}
-    relay = {"networks": ["127.0.0.1/32"]}
+    listening |= {"xclient": ["127.0.0.3/32"]}
+    relay = {"networks": ["127.0.0.1/32", "127.0.0.3/32"]}
     with Server(tmp_path, listening=listening, relay=relay) as server:
         with Talk(server.port, source="127.0.0.2") as stranger:
             assert not {"DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"} & set(re.findall("[A-Z-]+", stranger.hello()))
             stranger.expect("MAIL FROM:<a@x.test> MT-PRIORITY=3", "555 5.5.4")
+        with Talk(server.port, source="127.0.0.3") as proxy:  # its clients may be strangers
+            offered = proxy.hello()
+            assert "XCLIENT" in offered
+            assert "MT-PRIORITY" not in offered
         with server.talk() as talk:
             assert "\n250-LIMITS MAILMAX=2 RCPTMAX=1000\r\n250" in talk.hello()
             talk.mail("a@x.test", ["b@home.test"], b"Subject: x\r\n\r\n", " MT-PRIORITY=3 BY=600;R")

@@ -24,6 +24,7 @@ SOURCES = (
     "mta/_fastparse.pyx",
     "mta/history/_scan.pyx",
     "mta/net/_wire.pyx",
+    "mta/observe/_lines.pyx",
     "mta/queue/_arena.pyx",
     "mta/spool/_commit.pyx",
     "mta/spool/_replay.pyx",

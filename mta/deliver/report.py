@@ -155,10 +155,9 @@ class Report:
     def _delivery(self, work: Work, hop: str, status: str, now: float) -> Result:
         """Note that all recipients have it."""
         job = work.job
-        tail = _tail(job.id, hop, status, now)
-        name = id_text(job.id)
+        delay = now - id_time_ms(MessageId(job.id)) / 1000
         for address in work.addresses:
-            self._maillog(name, "delivered", f"to=<{printable(address)}>{tail}")
+            self._maillog.delivered(job.id, address, hop, delay, status)
         self._counters[_DONE] += len(work.addresses)
         return Result(job.slot, job.id, job.part, (), job.seat)
 
@@ -188,15 +187,10 @@ def _state_after(outcomes: Sequence[Outcome]) -> int:
 
 
 def _tail_of(outcome: Outcome, message_id: int, hop: str) -> str:
-    """`_tail`; of what was not delivered it says what the reply blames."""
+    """The second half of a line, with what a reply blames that took nothing. `hop` is printable already."""
     blame = "" if outcome.status is Status.DELIVERED else f" class={classify(outcome.reply)}"
-    return _tail(message_id, hop, str(outcome.reply), time.time(), blame)
-
-
-def _tail(message_id: int, hop: str, status: str, now: float, blame: str = "") -> str:
-    """The second half of a line. `hop` is printable already: it is made once a connection."""
-    delay = now - id_time_ms(MessageId(message_id)) / 1000
-    return f" relay={hop or 'none'} delay={delay if delay > 0 else 0.0:.1f}{blame} status={quoted(status)}"
+    delay = max(0.0, time.time() - id_time_ms(MessageId(message_id)) / 1000)
+    return f" relay={hop or 'none'} delay={delay:.1f}{blame} status={quoted(str(outcome.reply))}"
 
 
 def _weight(result: Result) -> int:

@@ -224,14 +224,15 @@ class MessageIntake:
             options = envelope.options
             user = "" if options is None else _told_of(options)
             tls = f" {connection.tls.summary}" if connection.tls is not None else ""
-            # The session's grammar lets only printable ASCII into HELO names and, without SMTPUTF8, into addresses.
-            address = _ascii if options is None or not options.utf8 else printable
-            log(
+            recipients = envelope.recipients
+            log.received(
                 text,
-                "received",
-                f"client={envelope.client} helo={str(envelope.helo, 'ascii')} from=<{address(envelope.sender)}>"
-                f" to=<{address(envelope.recipients[0].address)}> recipients={len(envelope.recipients)}"
-                f" size={arrival.size}{user}{tls}{aside}",
+                envelope.client,
+                envelope.helo,
+                envelope.sender,
+                (recipients[0].address, len(recipients)),
+                arrival.size,
+                user + tls + aside,
             )
         counters = self._counters
         counters[_COMMITS] += 1
@@ -253,10 +254,6 @@ def _told_of(options: Options) -> str:
     tenant = f" tenant={options.tenant}" if options.tenant else ""
     priority = options.priority or options.rank
     return f"{user}{tenant} priority={priority}" if priority else user + tenant
-
-
-def _ascii(address: bytes) -> str:
-    return str(address, "ascii")
 
 
 def _utf8_protocol(lmtp: bool, tls: bool, logged_in: bool) -> bytes:

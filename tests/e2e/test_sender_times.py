@@ -88,3 +88,14 @@ def test_a_priority_is_kept(server: Server) -> None:
     name = server.send(SENDER, ["bob@a.test"], TEXT, " MT-PRIORITY=3")
     server.wait_part(name, "deferred")
     assert (server.show(name) or {})["wishes"] == {"priority": 3}
+
+
+def test_a_sender_hears_that_the_next_host_knows_of_no_time(server: Server) -> None:
+    """RFC 2852 §4.1.4.2: by-mode N, relayed to a host without DELIVERBY; who wants to hear nothing does not."""
+    server.send("mute@home.test", ["eve@a.test"], TEXT, " BY=-5;N")
+    server.send(SENDER, ["eve@a.test"], TEXT, " BY=600;N")
+    (notice,) = server.wait_letters("ann")
+    assert b"Action: relayed" in notice
+    assert b"Deliver-By-Date: " in notice
+    server.wait_empty()
+    assert b"Action: relayed" not in b"".join(server.letters("mute"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.recorder import Recorder
 from tests.kit.server import Server
 from tests.kit.talk import Talk
 from tests.kit.waiting import wait_for
@@ -82,3 +83,22 @@ def test_what_cannot_be_is_refused_at_once(server: Server) -> None:
         talk.expect("RCPT TO:<é\u200dva@bücher.test>".encode(), "550 5.1.1 ")  # no mailbox can be called so
         talk.expect(f"RCPT TO:<{'é' * 32}@bücher.test>".encode(), "250 ")
         talk.expect(f"RCPT TO:<{'é' * 33}@bücher.test>".encode(), "501 5.1.3 ")
+
+
+def test_whom_the_next_host_cannot_serve_goes_back_alone(tmp_path: Path) -> None:
+    with Recorder() as recorder, Server(tmp_path, routes={"far.test": recorder.next_hop}) as server:
+        with server.talk() as talk:
+            talk.hello()
+            talk.expect("MAIL FROM:<ann@home.test> SMTPUTF8", "250")
+            for local in ("bob", "grün", "eve"):
+                talk.expect(f"RCPT TO:<{local}@far.test>".encode(), "250")
+            talk.expect("DATA", "354")
+            talk.expect("Subject: plain\r\n\r\nx\r\n.", "250")
+        recorder.wait(1)
+        (notice,) = server.wait_letters("ann")
+        server.wait_empty()
+    asked = [command for command in recorder.commands if command.startswith(b"RCPT")]
+    assert asked == [b"RCPT TO:<bob@far.test>\r\n", b"RCPT TO:<eve@far.test>\r\n"]
+    assert b"Status: 5.6.7" in notice
+    assert b"bob@far.test" not in notice
+    assert server.log.read_text().count(" delivered to=<") >= 2

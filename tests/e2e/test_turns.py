@@ -72,14 +72,16 @@ def fill(server: Server, count: int, *senders: str, parameters: str = "") -> Non
 def test_an_urgent_mail_passes_a_backlog(server: Server, sink: Gate) -> None:
     fill(server, 200, "bulk@x.test", parameters=" MT-PRIORITY=-3")
     wait_for(lambda: sink.asked, 20, "the first text")
-    server.send("urgent@x.test", ["b@a.test"], TEXT, " MT-PRIORITY=4")
-    wait_for(lambda: server.count("sender=urgent@x.test", "state=active") == 1, 20, "the urgent one with its courier")
-    assert server.count("state=ready") > 100, "it went before these"
+    for number in (1, 2):
+        server.send("urgent@x.test", ["b@a.test"], TEXT, " MT-PRIORITY=4")
+        wait_for(lambda n=number: server.count("sender=urgent@x.test", "state=active") == n, 20, "it with its courier")
+    assert server.count("state=ready") > 100, "they went before these"
+    # The second is given out when the first is on its way to the courier.
     sink.open()
-    senders = [got.sender for got in sink.wait(201)]
-    assert senders.index("urgent@x.test") <= 2, "one was under way, the next may have been on its heels"
+    senders = [got.sender for got in sink.wait(202)]
+    assert senders.index("urgent@x.test") <= 3, "one was under way, the next may have been on its heels"
     times = server.status()["queue_time"]
-    assert (times["urgent"]["begun"], times["bulk"]["begun"]) == (1, 200)
+    assert (times["urgent"]["begun"], times["bulk"]["begun"]) == (2, 200)
     assert times["urgent"]["p99"] < 10
     assert "queue time  bulk: 200 first attempts in " in server.ctl("status")
     server.wait_empty()

@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,7 +68,8 @@ class Database:
         done = loop.create_future()
 
         def told() -> None:
-            loop.call_soon_threadsafe(_settle, done)
+            with suppress(RuntimeError):  # the loop has ended meanwhile: nobody waits any more
+                loop.call_soon_threadsafe(_settle, done)
 
         self._asked.put(told)
         await done

@@ -51,6 +51,7 @@ _PAGE: Final = (
     " AND (expires = 0 OR expires > ?) ORDER BY address, tenant LIMIT ?"
 )
 _PAGE_ROWS: Final = 1000
+_PATIENCE: Final = 10.0  # seconds that an operator waits for the disk
 _SWEEP: Final = 3600.0  # seconds between two looks for what has expired
 
 
@@ -139,9 +140,15 @@ class Suppression:
         return Entry(*rows[0]) if rows else entry
 
     async def flush(self) -> None:
-        """All that was added and removed is in the file."""
-        if self._database is not None:
-            await self._database.flush()
+        """All that was added and removed is in the file. StoreError when the disk takes nothing: it counts still."""
+        if self._database is None:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._database.flush()
+        except TimeoutError:
+            why = self._database.trouble or "the disk is slow"
+            raise StoreError(f"it counts, but is not in the file yet: {why}") from None
 
     async def entries(self) -> AsyncIterator[Entry]:
         """All of them, by address; what is added meanwhile may be among them."""

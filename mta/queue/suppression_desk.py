@@ -74,7 +74,7 @@ def _text(address: bytes) -> str:
 def _row(entry: Entry) -> Row:
     return {
         "address": printable(entry.address),
-        "tenant": entry.tenant,
+        "tenant": printable(entry.tenant),
         "reason": entry.reason,
         "reply": entry.reply,
         "added": entry.added,

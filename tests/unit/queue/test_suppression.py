@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,10 @@ import pytest
 from mta.config.settings import Seconds
 from mta.config.settings import Suppression as Settings
 from mta.model import Options, Outcome, Recipient, Reply, Status, StoreError
+from mta.observe import database
 from mta.observe.counters import INDEX
 from mta.queue import _arena
+from mta.queue import suppression as suppressing
 from mta.queue.suppression import EVERYBODY, Entry, Suppression
 from tests.kit.queue import NOW, TIME, World
 from tests.unit.queue.test_notices import Office
@@ -241,6 +245,25 @@ def test_without_its_file_mail_goes_on(path: Path, made: list[Suppression], capf
     assert 'class=unknown-user trouble="' in world.lines[0]
     with pytest.raises(StoreError, match="cannot be opened"):
         suppression.add("", b"a@x.example", "operator")
+
+
+def test_an_operator_is_not_kept_waiting_by_a_full_disk(
+    path: Path, made: list[Suppression], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suppressing, "_PATIENCE", 0.05)
+    monkeypatch.setattr(database, "_BUSY", 0.01)
+    suppression = listed(path, made)
+
+    async def main() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            suppression.add("", b"a@x.example", "operator")
+            with pytest.raises(StoreError, match="not in the file yet"):
+                await suppression.flush()
+            other.execute("COMMIT")
+
+    asyncio.run(main())
+    assert suppression.find("", b"a@x.example") is not None
 
 
 def test_a_world_without_a_list() -> None:

@@ -114,6 +114,11 @@ class Pool:
         return self._desk.source
 
     @property
+    def apart(self) -> bool:
+        """Whether it is one beside the ordinary pool of its site, so that it does not speak for the site."""
+        return bool(self._demands)
+
+    @property
     def busy_connections(self) -> int:
         return len(self._connections) - len(self._idle)
 
@@ -359,9 +364,11 @@ class Pool:
         self._opener.shaking.discard(connection)
         if connection in self._leaving:
             self._leaving.discard(connection)
+            self._tally.mark()
             self._replace()
         if connection in self._connections:
             self._connections.discard(connection)
+            self._tally.mark()
             if connection.works and not self._stopping:
                 self._broke(connection)
         if connection in self._idle:
@@ -468,10 +475,15 @@ class Pool:
             self._narrow = True  # the share became smaller meanwhile, or the host says how much it takes
         connection.feed()
 
+    @property
+    def _alive(self) -> int:
+        """Connections that live, or may yet, while one that is being opened finds no room: each of them will tell."""
+        return len(self._connections) + len(self._opening) - 1
+
     def _passed_over(self, failure: DialFailure) -> None:
         """A host would not have another connection, and the next one had to be asked."""
-        alive = len(self._connections)
-        if alive and failure.reply.code:
+        alive = self._alive
+        if self._connections and failure.reply.code:
             self._tally.trouble("refused", failure.reply, failure.hop, alive)
 
     def _all_failed(self, failures: Sequence[DialFailure]) -> None:
@@ -479,9 +491,9 @@ class Pool:
         temporary = [f for f in failures if not f.permanent]
         last = (temporary or failures or [_NO_HOST])[-1]
         if self._connections or len(self._opening) > 1:
-            alive = len(self._connections)
+            alive = self._alive
             self._no_more_than(alive)
-            if alive and temporary:
+            if self._connections and temporary:
                 self._tally.trouble("refused", last.reply, last.hop, alive)
             return
         self._growth = 1

@@ -111,6 +111,8 @@ class Told(Protocol):
     @property
     def source(self) -> Source: ...
     @property
+    def apart(self) -> bool: ...
+    @property
     def busy_connections(self) -> int: ...
     @property
     def open_connections(self) -> int: ...
@@ -138,21 +140,24 @@ class Collector:
 
     def tell(self, owner: Told, tally: Tally) -> None:
         """Now."""
-        number = self.numbers.get(key_of(owner.site, owner.source))
+        number = self._number(owner)
         self._news.pop(tally, None)
-        told = tally.take(number or 0)
+        told = tally.take(number)
         if number:  # else the queue manager is a new one, and does not know the site yet
             self._send(Traffic((told,)))
         if tally.moving:
             tally.mark()
+
+    def _number(self, owner: Told) -> int:
+        """0: nothing is told of it."""
+        return 0 if owner.apart else self.numbers.get(key_of(owner.site, owner.source), 0)
 
     def _tell_all(self) -> None:
         self._timed = False
         news, self._news = self._news, {}
         told: list[SiteTraffic] = []
         for tally, owner in news.items():
-            number = self.numbers.get(key_of(owner.site, owner.source), 0)
-            told.append(tally.take(number))
+            told.append(tally.take(self._number(owner)))
             if tally.moving:
                 tally.mark()
         if told := [one for one in told if one.site]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MOST = 1 << 30
 _AGAINST_THE_SITE = frozenset({ReplyClass.CONNECTION, ReplyClass.SYSTEM, ReplyClass.TLS})
 _UNREACHABLE = "4.4.1"  # with no basic code: our own words for a host that does not answer
-_LONG = 60.0  # seconds of a pause from which on the mail log tells of it
+_CROWD = 10.0  # seconds in which results of mail come that found no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Regulator:
         self._manager = manager
         self._learned = learned
         self._keep_at = 0.0
+        self._crowded: dict[tuple[int, int], tuple[Reply, float]] = {}  # by courier and site: refused, others were not
         self._shapes = shapes
         self._delivery = delivery
         self._by_domain = any(shape.domain for shape in shapes)
@@ -155,13 +156,26 @@ class Regulator:
         limits, why = queue.limits, str(trouble.reply)
         if trouble.reply.code and limits.heard(now, trouble.reply):
             self._log(queue, "cooling", f"rule={quoted(limits.state(now).place)} reason={quoted(why)}")
-        if trouble.kind == "unreachable":
+        others = sum(count for courier, count in queue.open.items() if courier != worker)
+        if trouble.kind == "unreachable" and not others:
             self._down(queue, now, trouble.reply)
-        elif trouble.kind == "refused":
-            others = sum(count for courier, count in queue.open.items() if courier != worker)
+        elif trouble.kind in ("unreachable", "refused"):
+            if not trouble.alive:
+                self._crowded[worker, queue.number] = trouble.reply, now
             limits.refused(now, trouble.alive + others, why)
         else:
             limits.pushed_back(now, why)
+
+    def crowded_out(self, worker: int, queue: SiteQueue, verdict: Verdict) -> bool:
+        """Whether a delivery only found no room beside the connections of other couriers: it is to be tried again."""
+        known = self._crowded.get((worker, queue.number))
+        if known is None or not verdict.deferred or verdict.delivered or verdict.failures:
+            return False
+        reply, when = known
+        if self._manager.clock() - when > _CROWD:
+            del self._crowded[worker, queue.number]
+            return False
+        return verdict.reply == reply
 
     def judged(self, queue: SiteQueue, verdict: Verdict) -> None:
         """A delivery came back with something else than "all have it"."""
@@ -183,8 +197,9 @@ class Regulator:
         about_the_site = not reply.enhanced.startswith(("4.1.", "4.2."))
         if not reply.code and reply.enhanced == _UNREACHABLE:
             self._down(queue, now, reply)
-        elif kind is ReplyClass.RATE and about_the_site and reply.code != 421:  # that ended a connection: it was told
-            queue.limits.complained(now, str(reply))
+        elif kind is ReplyClass.RATE and about_the_site:
+            if reply.code != 421:  # that ended a connection: it was told
+                queue.limits.complained(now, str(reply))
         elif kind in _AGAINST_THE_SITE and about_the_site:
             if queue.limits.failed():
                 self._down(queue, now, reply)

@@ -88,6 +88,9 @@ class Settling:
             return
         if site := self._arena.site(slot):
             queue = manager.sites.by_number[site]
+            if manager.regulator.crowded_out(worker, queue, verdict):
+                self.again(slot)
+                return
             manager.regulator.judged(queue, verdict)
             if manager.quarantine is not None:
                 verdict = manager.quarantine.turned(slot, queue, verdict)

@@ -200,6 +200,33 @@ def test_shares_add_up_and_changes_are_told_at_once() -> None:
     assert sum(queue.shares.values()) == 7  # three there, and four of the other courier
 
 
+CROWD = Reply(421, "4.7.0", "too many connections from you")
+
+
+def test_who_finds_no_room_beside_another_courier_is_no_proof_of_death() -> None:
+    world = world_with(count=40)
+    queue, regulator = world.manager.sites.by_number[1], world.manager.regulator
+    regulator.heard(2, traffic(1, taken=8, answered=8, busy=8, open=8))
+    regulator.heard(3, traffic(1, Trouble("unreachable", CROWD), busy=0, open=0))
+    assert queue.limits.connections == 10
+    regulator.heard(3, traffic(1, Trouble("unreachable", CROWD), busy=0, open=0))
+    assert queue.limits.connections == 8
+    assert queue.limits.down is None
+    (mine,) = [given for given in world.couriers.given if given[0] == 3][:1]
+    world.result(mine, Outcome(Status.DEFERRED, CROWD))
+    assert world.manager.arena.attempts(mine[1].slot) == 0  # that was none
+    assert world.manager.arena.state(mine[1].slot) == _arena.ACTIVE
+
+
+def test_a_site_that_turns_all_away_is_down() -> None:
+    world = world_with(count=3)
+    world.manager.regulator.heard(2, traffic(1, Trouble("unreachable", CROWD), busy=0, open=0))
+    deferred(world, CROWD)
+    assert world.manager.sites.by_number[1].limits.state(NOW).gate == "down"
+    deferred(world, CROWD, 0)
+    assert world.manager.sites.by_number[1].limits.state(NOW).gate == "down"
+
+
 def test_a_courier_without_a_share_gets_nothing() -> None:
     world = world_with(Shape(connections=1), count=200)
     assert len({worker for worker, _ in world.couriers.given}) == 1

@@ -15,6 +15,7 @@ import msgspec
 from mta.cli import summary
 from mta.cli.acting import act, log
 from mta.cli.common import NOTHING, connect
+from mta.cli.transfer import export, take
 from mta.control.client import Client
 from mta.control.rows import Delivery
 
@@ -41,6 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
             messages = client.count(*(arguments.words or ["all"]))
             print(json.dumps({"messages": messages}) if arguments.json else f"{messages} messages")
             return 0
+        if arguments.action == "export":
+            return export(client, arguments.words, arguments.file)
+        if arguments.action == "import":
+            return take(client, arguments.file, as_json=arguments.json)
         return act(client, arguments)
 
 

@@ -48,6 +48,12 @@ def declare(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> 
             action.add_argument("--to", required=True, metavar="HOP", help=where)
         if name == "bounce":
             action.add_argument("--reason", metavar="TEXT", help="what the sender reads")
+    taking = "messages as lines of a file that `import` takes back"
+    export = _action(actions, common, "export", taking, f"filters: {_FILTERS}")
+    export.add_argument("words", nargs="+", metavar="FILTER")
+    export.add_argument("-o", dest="file", default="-", metavar="FILE", help="where to; standard output")
+    taken = _action(actions, common, "import", "take messages in that were exported, here or elsewhere")
+    taken.add_argument("file", nargs="?", default="-", metavar="FILE", help="where from; standard input")
     undo = _action(actions, common, "undo", "take a hold back: its mail waits again for what it waited for")
     undo.add_argument("operation", type=int, metavar="OPERATION", help="the number that hold told; see log")
     undo.add_argument("--dry-run", action="store_true", help="only say how many, and show some")

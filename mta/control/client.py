@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -29,6 +29,8 @@ from mta.control.protocol import SOCKET_NAME, VERSION, Json, encode, socket_name
 from mta.control.rows import Delivery, Done, Greeting, Message, Operation, SiteRow, SummaryLine
 
 _READ = 1 << 18  # octets at once: a long list is many short lines
+_BATCH = 400_000  # octets of texts in one request of an import
+_MOST_IN_BATCH = 500
 T = TypeVar("T")
 
 
@@ -47,6 +49,14 @@ class Refused(Exception):
 class _Error(msgspec.Struct):
     code: str
     text: str
+
+
+class _Ids(msgspec.Struct):
+    ids: tuple[str, ...]
+
+
+class _Upload(msgspec.Struct):
+    upload: int
 
 
 class _Sites(msgspec.Struct):
@@ -162,6 +172,38 @@ class Client:
         """Any verb of `mta queue` that changes messages."""
         return self._ended(f"queue.{verb}", Done, filter=filter, dry_run=dry_run, **arguments)
 
+    # ---- to another queue, and back
+
+    def export(self, *filter: str) -> Iterator[Json]:
+        """Messages as rows, for `import_rows` of another server; they stay in the queue. See docs/control.md."""
+        return self.rows("queue.export", filter=filter)
+
+    def import_rows(self, rows: Iterable[Json]) -> Iterator[str]:
+        """Take exported rows in; the ids here, as soon as the messages are on disk. ValueError: it is no export."""
+        batch: list[Json] = []
+        octets = 0
+        for message, first, more in _messages(rows):
+            if more:
+                yield from self._uploaded(message, first, more)
+                continue
+            batch.append({**message, "text": first})
+            octets += len(first)
+            if octets > _BATCH or len(batch) == _MOST_IN_BATCH:
+                yield from self._imported(batch)
+                batch, octets = [], 0
+        if batch:
+            yield from self._imported(batch)
+
+    def _imported(self, batch: Sequence[Json]) -> Sequence[str]:
+        return self._ended("queue.import", _Ids, messages=batch).ids
+
+    def _uploaded(self, message: Json, first: str, more: Sequence[str]) -> Sequence[str]:
+        """One whose text is in several rows."""
+        number = self._ended("queue.upload", _Upload, head=message["head"]).upload
+        for text in (first, *more):
+            self._ended("queue.upload", _Upload, upload=number, text=text)
+        return self._ended("queue.upload", _Ids, upload=number, tail=message["tail"]).ids
+
     # ---- sites: by name, by one of their hosts, or by a pattern
 
     def sites(self, pattern: str = "*") -> Iterator[SiteRow]:
@@ -252,6 +294,24 @@ class Client:
     def _send(self, frame: Json) -> None:
         with self._sending, contextlib.suppress(BrokenPipeError):  # who hangs up on us may have said why
             self._socket.sendall(encode(frame))
+
+
+def _messages(rows: Iterable[Json]) -> Iterator[tuple[Json, str, Sequence[str]]]:
+    """Each message of an export: head and tail, the first part of its text, and the others. ValueError."""
+    head: object = None
+    texts: Sequence[str] = ()
+    for row in rows:
+        if "head" in row and head is None:
+            head, texts = row["head"], ()
+        elif "text" in row and head is not None:
+            texts = (*texts, str(row["text"]))
+        elif "tail" in row and head is not None:
+            yield {"head": head, "tail": row["tail"]}, texts[0] if texts else "", texts[1:]
+            head = None
+        elif "error" not in row:
+            raise ValueError("this is no export: its rows are not in order")
+    if head is not None:
+        raise ValueError("the export ends in the middle of a message")
 
 
 _NOT_UNDERSTOOD = "the server's answer is not understood; is it of another version?"

@@ -6,18 +6,19 @@ are encoded already. ValueError: the request is wrong, and how; StoreError: the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from mta.control import sites, suppress
+from mta.control import sites, suppress, transfer
 from mta.control.access import Peer, Role
 from mta.control.protocol import VERSION, Json
 from mta.control.transcripts import transcripts
 from mta.queue.audit import Doer
 from mta.queue.deeds import Order
+from mta.queue.imports import Importer
 
 _BREATH = 64  # rows after which mail has its turn
 
@@ -82,6 +83,11 @@ class Operator(Protocol):
     async def explain(self, text: str) -> Json | None: ...
     async def act(self, order: Order) -> Json: ...
     async def log(self, limit: int) -> list[Json]: ...
+    def export(self, words: Sequence[str], doer: Doer) -> AsyncGenerator[Json, None]: ...
+    @property
+    def importer(self) -> Importer: ...
+    async def take_upload(self, upload: int, tail: Mapping[str, object], doer: Doer) -> list[str]: ...
+    async def take(self, messages: list[Mapping[str, object]], doer: Doer) -> list[str]: ...
 
 
 class Verb(NamedTuple):
@@ -190,6 +196,9 @@ VERBS: dict[str, Verb] = {
     "queue.expire": _deed("expire"),
     "queue.bounce": _deed("bounce", "reason"),
     "queue.reroute": _deed("reroute", "to"),
+    "queue.export": Verb("admin", transfer.take_out),
+    "queue.import": Verb("admin", transfer.take_in),
+    "queue.upload": Verb("admin", transfer.upload),
     "suppress.list": Verb("viewer", suppress.entries),
     "suppress.check": Verb("viewer", suppress.check),
     "suppress.add": Verb("admin", suppress.add),

@@ -33,6 +33,7 @@ from mta.model import (
     Draft,
     Envelope,
     IdSource,
+    MessageId,
     Options,
     Recipient,
     Ref,
@@ -44,6 +45,7 @@ from mta.model import (
 from mta.observe.counters import INDEX
 from mta.observe.maillog import printable, quoted
 from mta.queue.fates import Telling, Warn, choose, delayed
+from mta.queue.imports import Imported
 from mta.queue.manager import QueueManager
 from mta.queue.outcome import Group, Verdict
 
@@ -85,6 +87,11 @@ class Notifier:
     def attach(self, manager: QueueManager, floor: int) -> None:
         self._manager = manager
         self._ids = IdSource(self._log, floor)
+
+    def new_id(self) -> MessageId:
+        """For what else is put into the same log."""
+        assert self._manager is not None
+        return self._ids.next(int(self._manager.clock() * 1000))
 
     # ---- what the queue manager asks for
 
@@ -160,6 +167,9 @@ class Notifier:
         manager = self._manager
         assert manager is not None
         for token in tokens:
+            if isinstance(token, Imported):
+                token.told(error)
+                continue
             assert isinstance(token, _Notice)
             if error is not None:
                 self._loop.call_later(_AGAIN, self._put, token)
@@ -167,6 +177,9 @@ class Notifier:
                 self._told(manager, token)
         if arrivals:
             manager.admission.arrived(Arrivals(self._log, tuple(arrivals)))
+            for token in tokens:
+                if isinstance(token, Imported):
+                    token.arrived(manager)
             manager.dispatch()
 
     # ---- inside

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from mta.model import Envelope, Glance, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
-from mta.queue.audit import Audit
+from mta.queue.audit import Audit, Doer
 from mta.queue.choice import Choice
 from mta.queue.deeds import Deeds, Order
 from mta.queue.explain import Facts, State, explain
+from mta.queue.exports import Exporter
 from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
+from mta.queue.imports import Importer
 from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
 from mta.queue.parameters import dsn, wishes
@@ -37,13 +39,16 @@ Row = dict[str, object]
 class Operator:
     """The verbs of the control socket. ValueError: the filter or id is wrong, and how."""
 
-    def __init__(self, manager: QueueManager, status: Callable[[], Row], audit: Audit) -> None:
+    def __init__(
+        self, manager: QueueManager, status: Callable[[], Row], audit: Audit, importer: Importer | None = None
+    ) -> None:
         self._manager = manager
         self._audit = audit
         self._deeds = Deeds(manager, audit)
         self.status = status
         self._suppression = manager.suppression
         self.sites = SiteDesk(manager, audit)
+        self._importer = importer
 
     @property
     def suppression(self) -> SuppressionDesk:
@@ -102,6 +107,42 @@ class Operator:
     async def act(self, order: Order) -> Row:
         """Whatever changes many messages: hold, delete, ...; see `mta.queue.deeds`."""
         return await self._deeds.carry_out(order)
+
+    async def export(self, words: Sequence[str], doer: Doer) -> AsyncGenerator[Row, None]:
+        """Rows that another server takes back; see `mta.queue.exports`."""
+        exporter = Exporter(self._manager, self._chosen(words))
+        number = await self._audit.begin(doer, "export", words, {})
+        result = "cancelled"
+        try:
+            async with contextlib.aclosing(exporter.rows()) as rows:
+                async for row in rows:
+                    yield row
+            result = "done"
+        finally:
+            self._audit.end(number, exporter.messages, result)
+
+    @property
+    def importer(self) -> Importer:
+        if self._importer is None:
+            raise ValueError("this queue takes no mail from others")
+        return self._importer
+
+    async def take(self, messages: list[Mapping[str, object]], doer: Doer) -> list[str]:
+        """Messages of an export, whole ones; their ids here, once they are on disk."""
+        return await self._taken(self.importer.whole(messages, doer), doer)
+
+    async def take_upload(self, upload: int, tail: Mapping[str, object], doer: Doer) -> list[str]:
+        """The end of a message that came in parts; its id here, once it is on disk."""
+        return await self._taken(self.importer.finish(upload, tail, doer), doer)
+
+    async def _taken(self, taking: Awaitable[list[str]], doer: Doer) -> list[str]:
+        number = await self._audit.begin(doer, "import", [], {})
+        taken: list[str] = []
+        try:
+            taken = await taking
+        finally:
+            self._audit.end(number, len(taken), "done" if taken else "failed")
+        return taken
 
     async def log(self, limit: int) -> list[Row]:
         """What was done by hand; the newest first."""

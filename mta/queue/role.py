@@ -33,6 +33,7 @@ from mta.queue.audit import Audit
 from mta.queue.couriers import Couriers
 from mta.queue.egress import Egress
 from mta.queue.filter import AMBIGUOUS, STATES
+from mta.queue.imports import Importer
 from mta.queue.learned import Learned
 from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
@@ -137,7 +138,7 @@ class Desk:
         self._store.snapshot = housekeeping.snapshot
         self._store.relocate = housekeeping.relocate
         self._audit = Audit(settings.server.state_dir / "operations.sqlite")
-        self.operator = Operator(self.manager, self.status, self._audit)
+        self.operator = Operator(self.manager, self.status, self._audit, Importer(self.manager, notifier.new_id))
         self._links: list[Link] = []
 
     def _couriers(self, manager: QueueManager) -> Couriers:

@@ -12,6 +12,7 @@ from mta.cli.common import CONFIG, NOTHING, USAGE, fail, settings
 from mta.config.settings import Settings
 from mta.history.archive import folder_of
 from mta.history.find import Finder, Row
+from mta.history.story import moment
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,8 +25,13 @@ def run(arguments: argparse.Namespace) -> int:
             fail(USAGE, f"mta: {error}")
 
 
+def history(config: Settings, *about: str) -> Finder | None:
+    """The history, if there is one. `about`: ids, where only these are of interest."""
+    return open_history(config, *about) if config.history.keep and config.log.path is not None else None
+
+
 def open_history(config: Settings, *about: str) -> Finder:
-    """The history, or the end with the reason why there is none. `about`: ids, where only these are of interest."""
+    """The history, or the end with the reason why there is none."""
     if not config.history.keep:
         fail(CONFIG, "mta: there is no history: [history] keep is 0")
     if config.log.path is None:
@@ -69,12 +75,6 @@ def refusal_text(row: Row) -> str:
         f"{moment(row['at'])}  {row['session']}  {row['verb'] or 'refused'} of {row['client']}{helo}{sender}{recipient}"
         f"\n{'':21}{row['reply']}"
     )
-
-
-def moment(seconds: object) -> str:
-    """A time of the past, as people read it."""
-    assert isinstance(seconds, int | float)
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _known(address: object) -> str:

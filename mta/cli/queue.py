@@ -33,9 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
             return _list(client, arguments.words or ["all"], arguments.limit, as_json=arguments.json)
         if arguments.action == "summary":
             return summary.run(client, arguments)
-        if arguments.action in ("show", "explain"):
-            described = _described if arguments.action == "show" else _explained
-            return _tell(client, f"queue.{arguments.action}", arguments.words, None if arguments.json else described)
+        if arguments.action == "explain":
+            from mta.cli import explain  # late: with the history comes SQLite
+
+            return explain.run(client, arguments)
+        if arguments.action == "show":
+            return _tell(client, "queue.show", arguments.words, None if arguments.json else _described)
         if arguments.action == "log":
             return log(client, arguments.limit, as_json=arguments.json)
         if arguments.action == "count":
@@ -141,14 +144,6 @@ def _dsn(recipient: Row) -> str:
     said = [f"notify {', '.join(notify)}"] if isinstance(notify, list) else []
     said += [f"orcpt {orcpt}"] if orcpt else []
     return f" ({'; '.join(said)})" if said else ""
-
-
-def _explained(row: Row) -> str:
-    parts = row["parts"]
-    assert isinstance(parts, list)
-    if len(parts) == 1:
-        return f"{row['id']}  {parts[0]['why']}"
-    return "\n".join([f"{row['id']}", *(f"  {part['domain']}: {part['why']}" for part in parts)])
 
 
 def _span(seconds: object) -> str:

@@ -15,6 +15,7 @@ from mta.model import Envelope, Glance, Ref, StoreError, id_text, parse_id
 from mta.observe.maillog import printable
 from mta.queue import _arena
 from mta.queue.audit import Audit, Doer
+from mta.queue.branches import Case, tree
 from mta.queue.choice import Choice
 from mta.queue.deeds import Deeds, Order
 from mta.queue.explain import Facts, State, explain
@@ -220,7 +221,8 @@ class Operator:
             trouble=manager.attempts.trouble,
             gate=printable(manager.regulator.sentence(queue)),
         )
-        return {"domain": facts.domain, "state": facts.state, "why": explain(facts)}
+        branches = tree(Case(facts, manager, slot, queue, self._envelope(slot), now))
+        return {"domain": facts.domain, "state": facts.state, "why": explain(facts), "tree": branches}
 
     def _state(self, slot: int) -> State:
         if slot in self._manager.extras.ambiguous:

@@ -123,6 +123,12 @@ class Places:
             self._keep_route(number, queue, float("inf"))
             self._place(slot, queue)
 
+    def rule(self, slot: int) -> str:
+        """What decides where a delivery goes, with file and line where it is written."""
+        if slot in self.rerouted:
+            return f"an operator: mta queue reroute --to {self.rerouted[slot]}"
+        return self._router.rule(self.domains[self._arena.domain(slot)])
+
     def enqueue(self, slot: int, queue: SiteQueue, *, front: bool = False) -> None:
         """Put an idle slot into the list of its site."""
         arena = self._arena

@@ -11,7 +11,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from mta.config.settings import NextHop, Retry, Route
-from mta.model import Change, Job, Queued, Result, Results, StoreError
+from mta.model import Change, Job, Lane, Queued, Result, Results, StoreError
 from mta.net.seats import SeatTable
 from mta.observe.counters import Table
 from mta.queue.couriers import Courier, Taken
@@ -45,7 +45,8 @@ class QuickStore:
 class Bed:
     """A manager with one courier, whose jobs are taken back in batches as they would come from the link."""
 
-    def __init__(self, sites: int) -> None:
+    def __init__(self, sites: int, tenants: int = 0) -> None:
+        self.lanes: list[Lane | None] = [(f"tenant{n}", "") for n in range(tenants)] or [None]
         self.store = QuickStore()
         self.given: list[Job] = []
         self.by_worker: dict[int, Courier] = {}
@@ -82,9 +83,12 @@ class Bed:
         self.given += [Job(*job, seat) for job, seat in zip(taken, seats, strict=True)]
 
     def arrivals(self, count: int) -> list[Queued]:
-        first, domains = FIRST + self.number, self.domains
+        first, domains, lanes = FIRST + self.number, self.domains, self.lanes
         self.number += count
-        return [Queued(id=first + n, ref=n * 8, size=1, domains=domains[n % len(domains)]) for n in range(count)]
+        return [
+            Queued(id=first + n, ref=n * 8, size=1, domains=domains[n % len(domains)], lane=lanes[n % len(lanes)])
+            for n in range(count)
+        ]
 
     def turn(self, batch: list[Queued]) -> None:
         manager, given = self.manager, self.given
@@ -98,10 +102,10 @@ class Bed:
             manager.dispatch()
 
 
-@pytest.mark.parametrize("sites", [1, 64])
-def test_a_delivery_through_the_manager(benchmark: BenchmarkFixture, sites: int) -> None:
-    """In batches of 64: all to one site, and each to another one."""
-    bed = Bed(sites)
+@pytest.mark.parametrize(("sites", "tenants"), [(1, 0), (64, 0), (1, 16)])
+def test_a_delivery_through_the_manager(benchmark: BenchmarkFixture, sites: int, tenants: int) -> None:
+    """In batches of 64: all to one site, each to another one, and to one site from tenants in turn."""
+    bed = Bed(sites, tenants)
     benchmark.pedantic(bed.turn, setup=lambda: ((bed.arrivals(BATCH),), {}), rounds=ROUNDS, warmup_rounds=10)
     assert bed.store.finished == bed.number
     assert bed.manager.messages == 0

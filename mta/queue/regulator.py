@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _MOST = 1 << 30
 _AGAINST_THE_SITE = frozenset({ReplyClass.CONNECTION, ReplyClass.SYSTEM, ReplyClass.TLS})
 _UNREACHABLE = "4.4.1"  # with no basic code: our own words for a host that does not answer
+_MOST_KEPT = 200  # sites written in one turn of the loop: a millisecond or two
 _CROWD = 10.0  # seconds in which results of mail come that found no room
 
 
@@ -65,6 +66,7 @@ class Regulator:
         self._manager = manager
         self._learned = learned
         self._keep_at = 0.0
+        self._touched: set[SiteQueue] = set()  # sites that may know more than is written of them
         self._crowded: dict[tuple[int, int], tuple[Reply, float]] = {}  # by courier and site: refused, others were not
         self._shapes = shapes
         self._delivery = delivery
@@ -82,7 +84,7 @@ class Regulator:
     def met(self, queue: SiteQueue, domain: str) -> None:
         """Mail for this domain goes there; a rule may want to know."""
         if self._by_domain and domain not in queue.domains:
-            queue.domains.add(domain)
+            queue.domains |= {domain}
             queue.limits.shape(self._shaping(queue.site, queue.source, queue.domains))
             self._share_out(queue)
 
@@ -115,15 +117,17 @@ class Regulator:
                 queue.wakes_at = 0.0
                 self._manager.places.dirty.add(queue)
         if now >= self._keep_at:
-            self._keep_at = now + EVERY
-            self.keep()
+            self.keep(_MOST_KEPT)
+            if not self._touched:
+                self._keep_at = now + EVERY
 
-    def keep(self) -> None:
-        """Write what was learned, as far as it has changed."""
-        self._learned.keep((_key(queue), queue.limits) for queue in self._manager.sites.by_number[1:])
+    def keep(self, most: int) -> None:
+        """Write what was learned of so many sites of which something was heard."""
+        some = [self._touched.pop() for _ in range(min(most, len(self._touched)))]
+        self._learned.keep((_key(queue), queue.limits) for queue in some)
 
     def close(self) -> None:
-        self.keep()
+        self.keep(len(self._touched))
         self._learned.close()
 
     def _sleep(self, queue: SiteQueue, now: float) -> None:
@@ -144,6 +148,7 @@ class Regulator:
     def _heard_of(self, worker: int, queue: SiteQueue, news: SiteTraffic) -> None:
         limits, now = queue.limits, self._manager.clock()
         queue.open[worker] = news.open
+        self._touched.add(queue)
         was_down = limits.down is not None
         limits.worked(now, news.taken, news.answered, news.seconds, news.busy, limited=news.limited, courier=worker)
         for trouble in news.troubles:
@@ -180,6 +185,7 @@ class Regulator:
     def judged(self, queue: SiteQueue, verdict: Verdict) -> None:
         """A delivery came back with something else than "all have it"."""
         limits, now, reply = queue.limits, self._manager.clock(), verdict.reply
+        self._touched.add(queue)
         if verdict.delivered or verdict.successes:
             self.delivered(queue)
             return

@@ -54,9 +54,9 @@ class SiteQueue:
         self.source = source
         self.ready = ready
         self.limits = limits
-        self.domains: set[str] = set()  # whose mail goes there, as far as rules ask for them
+        self.domains: frozenset[str] = frozenset()  # whose mail goes there, as far as rules ask for them
         self.in_flight = dict.fromkeys(couriers, 0)
-        self.open = dict.fromkeys(couriers, 0)
+        self.open: dict[int, int] = {}
         self.told: dict[int, Site] = {}
         self.shares: dict[int, int] = {}
         self.windows: dict[int, int] = {}
@@ -173,5 +173,5 @@ class SiteTable:
         """A courier was restarted: it has nothing in hand and knows no site."""
         for queue in self.by_number:
             queue.in_flight[worker] = 0
-            queue.open[worker] = 0
+            queue.open.pop(worker, None)
             queue.told.pop(worker, None)

@@ -135,18 +135,29 @@ class Child:
 
 
 class ProcessTable:
-    """Role, worker and pid of every process, in memory shared by all of them; the supervisor alone writes it."""
+    """Role, worker and pid of every process, in memory shared by all of them; the supervisor alone writes it.
+
+    Beside the pid stands how often one in that place has died, without having been asked to.
+    """
 
     def __init__(self, names: Sequence[tuple[str, int]]) -> None:
         self._names = list(names)
-        self._cells = memoryview(mmap.mmap(-1, max(mmap.PAGESIZE, len(names) * 8))).cast("q")
+        self._cells = memoryview(mmap.mmap(-1, max(mmap.PAGESIZE, len(names) * 16))).cast("q")
 
     def set(self, index: int, pid: int) -> None:
         self._cells[index] = pid
 
+    def died(self, index: int) -> None:
+        self._cells[len(self._names) + index] += 1
+
     def rows(self) -> list[tuple[str, int, int]]:
         """Who is alive now."""
         return [(name, worker, self._cells[i]) for i, (name, worker) in enumerate(self._names) if self._cells[i]]
+
+    def places(self) -> list[tuple[str, int, int, int]]:
+        """The same, with the deaths there, and with pid 0 where nobody is now."""
+        cells, count = self._cells, len(self._names)
+        return [(name, worker, cells[i], cells[count + i]) for i, (name, worker) in enumerate(self._names)]
 
 
 def describe(status: int) -> str:

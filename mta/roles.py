@@ -159,6 +159,7 @@ class Server:
                     couriers=[(worker, self._links[worker][0]) for worker in self._couriers],
                     seats=self._seats,
                     processes=self.processes.rows,
+                    places=self.processes.places,
                     up=up,
                     serve_control=partial(serve_control, settings.server.runtime_dir, access_of(settings.control)),
                 )

@@ -167,6 +167,7 @@ class Supervisor:
             self._come_back(child, how, now)
 
     def _come_back(self, child: Child, how: str, now: float) -> None:
+        self._processes.died(child.index)
         looped = child.backoff.looping
         delay = child.backoff.died(now, now - child.born)
         child.due = now + delay

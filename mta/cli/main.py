@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _verb(verbs, common, "check", "say what is wrong with the configuration and its surroundings")
     status = _verb(verbs, common, "status", "what the server does")
     status.add_argument("--json", action="store_true", help="for programs")
+    _top_parser(_verb(verbs, common, "top", "rates, queue, sites, processes and failures, live"))
     _trace_parser(_verb(verbs, common, "trace", "what was said in SMTP sessions that went wrong"))
     _send_parser(_verb(verbs, common, "send", "send one message, read from standard input"))
     queue_words.declare(_verb(verbs, common, "queue", "look at the queue and change it"), common)
@@ -79,6 +80,15 @@ def _verb(
     verb = verbs.add_parser(name, help=text, description=text, parents=[common])
     verb.set_defaults(module=name)
     return verb
+
+
+def _top_parser(top: argparse.ArgumentParser) -> None:
+    top.add_argument("--once", action="store_true", help="one picture, of one interval")
+    top.add_argument("--json", action="store_true", help="for programs: one object a line")
+    top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS", help="default: %(default)s")
+    top.add_argument(
+        "--sites", type=int, default=10, metavar="N", help="lines in a table of sites; default: %(default)s"
+    )
 
 
 def _trace_parser(trace: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from mta.queue.audit import Doer
 from mta.queue.deeds import Order
 from mta.queue.imports import Importer
 
+_MOST_SITES = 10  # in a table of `top`, when nobody says how many
 _BREATH = 64  # rows after which mail has its turn
 
 
@@ -73,6 +74,8 @@ class Operator(Protocol):
     @property
     def status(self) -> Callable[[], Json]: ...
     @property
+    def overview(self) -> Overview | None: ...
+    @property
     def suppression(self) -> suppress.SuppressionDesk: ...
     @property
     def sites(self) -> sites.SiteDesk: ...
@@ -88,6 +91,12 @@ class Operator(Protocol):
     def importer(self) -> Importer: ...
     async def take_upload(self, upload: int, tail: Mapping[str, object], doer: Doer) -> list[str]: ...
     async def take(self, messages: list[Mapping[str, object]], doer: Doer) -> list[str]: ...
+
+
+class Overview(Protocol):
+    """What `mta top` shows."""
+
+    async def frame(self, limit: int) -> Json: ...
 
 
 class Verb(NamedTuple):
@@ -113,6 +122,12 @@ async def _list(operator: Operator, request: Request) -> Frames:
             rows += len(batch)
             yield Rows(batch)
     yield {"end": {"rows": rows}}
+
+
+async def _top(operator: Operator, request: Request) -> Frames:
+    if operator.overview is None:
+        raise ValueError("this server has no overview")
+    yield {"end": await operator.overview.frame(request.whole("sites") or _MOST_SITES)}
 
 
 async def _trace(operator: Operator, request: Request) -> Frames:
@@ -204,6 +219,7 @@ VERBS: dict[str, Verb] = {
     "suppress.add": Verb("admin", suppress.add),
     "suppress.remove": Verb("admin", suppress.remove),
     "trace": Verb("viewer", _trace),
+    "top": Verb("viewer", _top),
     "site.list": Verb("viewer", sites.rows),
     "site.show": Verb("viewer", sites.show),
     "site.pause": Verb("admin", sites.pause),

@@ -1,5 +1,6 @@
 """The index of the queue: deliveries in slots, slots in lists, lists in a timer wheel; see the .pyx."""
 
+from array import array
 from collections.abc import Set
 from typing import Final
 
@@ -112,6 +113,11 @@ class Arena:
         """Up to `limit` slots from `cursor` on whose state is in the bit set: (slots, next cursor), -1 at the end.
 
         Stops as well after having looked at very many, so that a choice of few is no long one.
+        """
+    def census(self, cursor: int, counts: array[int]) -> int:
+        """Add up in `counts`, an array("I") of eight cells a site, how many deliveries there are in each state.
+
+        Begins at slot `cursor`; returns where to go on, -1 at the end. Sites beyond the array are passed over.
         """
     def old(self, cursor: int, limit: int, states: int, expired: int, late: int) -> tuple[list[int], int]:
         """Up to `limit` slots from `cursor` on in these states whose message is older than `expired`, an id, or older

@@ -30,6 +30,7 @@ Invariants
 - Every public method checks its slot and list numbers: a wrong one is an IndexError, never a stray write.
 """
 
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -1220,6 +1221,29 @@ cdef class Arena:
                 seen += 1
             cursor += 1
         return found, (<long>cursor if cursor < self.used else -1)
+
+    def census(self, uint32_t cursor, counts):
+        """Add up in `counts`, an array("I") of eight cells a site, how many deliveries there are in each state.
+
+        Begins at slot `cursor`; returns where to go on, -1 at the end. Sites beyond the array are passed over.
+        """
+        cdef Py_buffer view
+        cdef uint32_t *cells
+        cdef Py_ssize_t sites
+        cdef uint32_t last = cursor + LOOKS
+        cdef Slot *slot
+        PyObject_GetBuffer(counts, &view, PyBUF_WRITABLE)
+        try:
+            cells = <uint32_t *>view.buf
+            sites = view.len // (8 * sizeof(uint32_t))
+            while cursor < self.used and cursor < last:
+                slot = &self.slots[cursor]
+                if slot.state != S_FREE and slot.site < sites:
+                    cells[8 * <Py_ssize_t>slot.site + slot.state] += 1
+                cursor += 1
+        finally:
+            PyBuffer_Release(&view)
+        return <long>cursor if cursor < self.used else -1
 
     def old(self, uint32_t cursor, uint32_t limit, uint32_t states, uint64_t expired, uint64_t late):
         """Up to `limit` slots from `cursor` on in these states whose message is older than `expired`, an id, or older

@@ -24,6 +24,7 @@ from mta.queue.filter import AMBIGUOUS, STATE_NAMES, parse_filter
 from mta.queue.imports import Importer
 from mta.queue.listing import ANY, Rows
 from mta.queue.manager import QueueManager
+from mta.queue.overview import Overview
 from mta.queue.parameters import dsn, wishes
 from mta.queue.site_desk import SiteDesk
 from mta.queue.summary import AGES, summary
@@ -43,6 +44,7 @@ class Operator:
     def __init__(
         self, manager: QueueManager, status: Callable[[], Row], audit: Audit, importer: Importer | None = None
     ) -> None:
+        self.overview: Overview | None = None
         self._manager = manager
         self._audit = audit
         self._deeds = Deeds(manager, audit)

@@ -38,6 +38,7 @@ from mta.queue.learned import Learned
 from mta.queue.manager import TICKS, QueueManager
 from mta.queue.notices import Notifier
 from mta.queue.operator import Operator, Row
+from mta.queue.overview import Overview
 from mta.queue.routing import Router
 from mta.queue.snapshot import Housekeeping
 from mta.queue.suppression import Suppression
@@ -59,6 +60,7 @@ class QueueStart:
     counters: memoryview
     totals: Callable[[], dict[str, int]]
     processes: Callable[[], list[tuple[str, int, int]]]  # role, worker, pid
+    places: Callable[[], list[tuple[str, int, int, int]]]  # and how often one has died there
     receivers: list[socket.socket]
     couriers: list[tuple[int, socket.socket]]
     seats: SeatTable
@@ -139,6 +141,7 @@ class Desk:
         self._store.relocate = housekeeping.relocate
         self._audit = Audit(settings.server.state_dir / "operations.sqlite")
         self.operator = Operator(self.manager, self.status, self._audit, Importer(self.manager, notifier.new_id))
+        self.operator.overview = Overview(self.manager, self.status, start.places, settings.server.runtime_dir)
         self._links: list[Link] = []
 
     def _couriers(self, manager: QueueManager) -> Couriers:

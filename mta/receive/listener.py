@@ -74,8 +74,7 @@ class Endpoint:
         self.role, self.local, self._trusted = listener.role, local, local and listener.trusted
         self.implicit_tls = listener.tls == "implicit"
         self.tls, self.clock, self.buffer, self.outbox = tls, clock, buffer, outbox
-        self.admission = admission
-        self.refusals = refusals
+        self.admission, self.refusals = admission, refusals
         self.patience = Patience(limits)
         self.shape = Shape(limits)
         self._limits, self._refuse_mail = limits, b""

@@ -79,6 +79,10 @@ class FakeOperator:
         self.orders: list[Order] = []
 
     @property
+    def overview(self) -> None:
+        return None
+
+    @property
     def status(self) -> Callable[[], Json]:
         return lambda: STATUS
 

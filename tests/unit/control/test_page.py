@@ -15,5 +15,5 @@ def test_every_verb_is_on_the_page(tmp_path: Path) -> None:
     with Control(tmp_path, FakeOperator()), Client(tmp_path) as client, pytest.raises(Refused) as caught:
         client.call("help")
     verbs = str(caught.value).partition("known are ")[2].split(", ")
-    named = re.findall(r"`(hello|status|trace|\w+\.[a-z]\w+)`(?= [|,]|,)", PAGE.read_text())
+    named = re.findall(r"`(hello|status|trace|top|\w+\.[a-z]\w+)`(?= [|,]|,)", PAGE.read_text())
     assert sorted(verbs) == sorted(set(named))

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import struct
+from array import array
 from collections import deque
 from pathlib import Path
 
@@ -325,3 +326,26 @@ def test_marks_are_those_of_the_model() -> None:
     assert (TOLD_DELAY, TOLD_LATE, TOLD) == (model.TOLD_DELAY, model.TOLD_LATE, 3)
     asked = (model.WANTS_TIME, model.WANTS_HASTE, model.WANTS_BULK)
     assert asked == (TIMED >> 2, URGENT >> 2, BULK >> 2)
+
+
+def test_a_census_counts_sites_and_states() -> None:
+    arena = Arena()
+    line, held = arena.new_line(), arena.new_list()
+    for number in range(300_000):  # more than one call looks at
+        slot = arena.add(number + 1, 0, 0, 0)
+        arena.set_site(slot, number % 3)
+        arena.push(held, slot, HELD)
+    for number in range(5):
+        arena.push(line, number, READY)
+    arena.remove(7)
+    counts = array("I", bytes(4 * 8 * 2))  # of sites 0 and 1; who came meanwhile is not counted
+    cursor, calls = 0, 0
+    while cursor >= 0:
+        cursor = arena.census(cursor, counts)
+        calls += 1
+    assert calls == 2
+    assert counts[HELD] == 100_000 - 2
+    assert counts[READY] == 2
+    assert counts[8 + HELD] == 100_000 - 2 - 1
+    assert counts[8 + READY] == 2
+    assert sum(counts) == 200_000 - 1

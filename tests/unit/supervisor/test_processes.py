@@ -47,6 +47,9 @@ def test_the_process_table_shows_the_living() -> None:
     assert table.rows() == [("queue", 0, 4711), ("courier", 2, 4712)]
     table.set(0, 0)
     assert table.rows() == [("courier", 2, 4712)]
+    table.died(0)
+    table.died(0)
+    assert table.places() == [("queue", 0, 0, 2), ("receiver", 1, 0, 0), ("courier", 2, 4712, 0)]
 
 
 @pytest.mark.parametrize(

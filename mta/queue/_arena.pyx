@@ -194,7 +194,7 @@ cdef enum:
 
 cdef dict _OPERATIONS = {"all": Q_ALL, "unsure": Q_UNSURE, "and": Q_AND, "or": Q_OR, "not": Q_NOT, "state": Q_STATE, "id": Q_ID,
                "slots": Q_SLOTS}
-cdef dict _TABLES = {"domain": 0, "site": 1, "why": 2}
+cdef dict _TABLES = {"domain": 0, "site": 1, "why": 2, "tenant": 3}
 cdef dict _NUMBERS = {"attempts": 0, "age": 1, "next": 2}
 cdef dict _SIGNS = {"=": 0, "!=": 1, ">": 2, ">=": 3, "<": 4, "<=": 5}
 
@@ -214,8 +214,8 @@ cdef class Query:
     """A filter over slots, answered by yes, no, or unsure: then what decides is not in the arena.
 
     Nodes in prefix order, as tuples: ("all",) ("unsure",) ("and", n) ("or", n) ("not",) with n or one subtree behind them;
-    ("state", mask) ("id", id) ("slots", octets of sorted uint32); ("table", "domain" | "site" | "why", an octet for each
-    number); ("number", "attempts" | "age" | "next", sign, value). `now` and `base` are seconds: the present, and tick 0.
+    ("state", mask) ("id", id) ("slots", octets of sorted uint32); ("table", "domain" | "site" | "why" | "tenant", an octet
+    for each number); ("number", "attempts" | "age" | "next", sign, value). `now` and `base` are seconds: the present, and tick 0.
     `epoch_ms` is that of ids.
     """
 
@@ -316,7 +316,7 @@ cdef class Query:
         if n.operation == Q_STATE:
             return n.key >> s.state & 1
         if n.operation == Q_TABLE:
-            part = s.domain if n.field == 0 else s.site if n.field == 1 else s.why
+            part = s.domain if n.field == 0 else s.site if n.field == 1 else s.why if n.field == 2 else s.tenant
             return part < n.length and n.table[part] != 0
         if n.operation == Q_NUMBER:
             return self.compares(n, s)

@@ -69,7 +69,7 @@ class Choice:
         self._now = manager.clock()
         self._tables: dict[int, bytearray] = {}  # by the identity of a part of the filter
         self._query: Query | None = None
-        self._known = (-1, -1, -1)
+        self._known = (-1, -1, -1, -1)
         self._ambiguous = pack(f"{len(manager.extras.ambiguous)}I", *sorted(manager.extras.ambiguous))
         self._holds = self._test(chosen)
         self.everything = chosen == Everything()
@@ -190,9 +190,9 @@ class Choice:
             self._query = Query(self._nodes(self._filter), self._now, self._manager.seconds(0), _EPOCH_MS)
         return self._query
 
-    def _limits(self) -> tuple[int, int, int]:
+    def _limits(self) -> tuple[int, int, int, int]:
         manager = self._manager
-        return len(manager.domains), len(manager.sites.by_number), manager.reasons.limit
+        return len(manager.domains), len(manager.sites.by_number), manager.reasons.limit, len(manager.lanes.tenants)
 
     async def _prepare(self) -> None:
         """Match all texts that there are now, and let others have their turn meanwhile."""
@@ -219,8 +219,12 @@ class Choice:
         match _field(part):
             case "domain":
                 return lambda number: text_of(manager.domains[number])
+            case "site" if isinstance(part, Matches) and part.key == "source":
+                return lambda number: manager.sites.by_number[number].source.name
             case "site":
                 return manager.site_name
+            case "tenant":
+                return manager.lanes.tenants.__getitem__
         return manager.reasons.text
 
     def _nodes(self, part: Filter) -> list[tuple[object, ...]]:
@@ -271,6 +275,9 @@ class Choice:
         field = _field(part)
         if field is None:
             return lambda subject: True
+        if field == "tenant":
+            lane = self._manager.arena.lane
+            return lambda subject: bool(self._table(part, (n := lane(subject.entry[0])[0]) + 1)[n])
         place = {"domain": 3, "site": 10, "why": 8}[field]
 
         def shared(subject: Subject) -> bool:
@@ -312,7 +319,9 @@ def left(manager: QueueManager, entry: Entry, envelope: Envelope) -> Sequence[in
 
 
 def priority_of(envelope: Envelope) -> int:
-    return envelope.options.priority if envelope.options is not None else 0
+    """That which counts here."""
+    options = envelope.options
+    return (options.priority or options.rank) if options is not None else 0
 
 
 def text_of(address: bytes) -> str:
@@ -332,14 +341,16 @@ def mentions(chosen: Filter, keys: frozenset[str]) -> bool:
     return any(isinstance(part, Is | Matches | Compares) and part.key in keys for part in _leaves(chosen))
 
 
-_FIELDS = ("domain", "site", "why")
+_FIELDS = ("domain", "site", "why", "tenant")
 
 
 def _field(part: Filter) -> str | None:
     """Whose numbers decide a part of a filter; None: they do not."""
     match part:
-        case Matches("domain" | "site" as key):
+        case Matches("domain" | "site" | "tenant" as key):
             return key
+        case Matches("source"):
+            return "site"
         case Matches("reply" | "class") | Compares("hold"):
             return "why"
     return None

@@ -9,15 +9,16 @@ parenthesis in it stands in double quotes.
     key                              value                                  operators
     id, state                        an id; a state                         = !=
     sender recipient domain site     a glob: * ? [...]                      = !=      without regard to case
-                                     a regular expression                   ~ !~      (`mta.queue.patterns`)
+    source tenant                    a regular expression                   ~ !~      (`mta.queue.patterns`)
     class                            a glob: what the last reply blames     = !=
     reply                            a regular expression                   ~ !~
     attempts priority hold           a number                               = != > >= < <=
     age next                         "90s", "1h30m", "5d"                   = != > >= < <=
     size                             "64K", "1M"                            = != > >= < <=
 
-`sender=` with an empty value is the null reverse-path. `recipient` is asked of each recipient that is not finished: a
-delivery is chosen when the whole filter holds for one of them, and a verb that can concerns only these.
+`sender=` with an empty value is the null reverse-path, `tenant=` is mail of nobody, `source=` what leaves from anywhere
+or has no site yet. `recipient` is asked of each recipient that is not finished: a delivery is chosen when the whole
+filter holds for one of them, and a verb that can concerns only these.
 
 Here is what was written, as a tree; `mta.queue.choice` looks it up in the queue. What is wrong is told with the place:
 `FilterError` has the words, and the mark under the part of the filter that is meant.
@@ -92,7 +93,9 @@ class Vocabulary:
         return ("id", *(("state",) if self.states else ()), *self.texts, "reply", *self.numbers)
 
 
-QUEUE: Final = Vocabulary((*STATES, AMBIGUOUS), ("sender", "recipient", "domain", "site", "class"), NUMBERS)
+QUEUE: Final = Vocabulary(
+    (*STATES, AMBIGUOUS), ("sender", "recipient", "domain", "site", "source", "tenant", "class"), NUMBERS
+)
 
 
 class FilterError(ValueError):

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mta.model import Outcome, Reply, Status, id_text
+from mta.config import settings
+from mta.model import Options, Outcome, Reply, Status, id_text
 from mta.queue.choice import Choice, Entry
+from mta.queue.egress import Egress
 from mta.queue.filter import (
     NUMBERS,
     Both,
@@ -177,6 +179,35 @@ def test_choosing(world: World, clock: list[float], typed: str, numbers: list[in
     assert clock == [NOW]
     if typed.startswith("next"):
         clock[0] += 1  # jitter is off: the next attempt is a minute after the first
+    assert chosen(world, typed) == numbers
+
+
+@pytest.mark.parametrize(
+    ("typed", "numbers"),
+    [
+        ("tenant=acme", [1, 3]),
+        ("tenant=A*", [1, 3]),
+        ("tenant=", [2]),
+        ("tenant!=acme", [2]),
+        ("tenant~^ac", [1, 3]),
+        ("source=one", [2]),
+        ("source!=one", [1, 3]),
+        ("source=t*", [1, 3]),
+        ("tenant=acme sender=s@x source=two", [1, 3]),
+        ("sender=s@x or tenant=acme", [1, 2, 3]),
+        ("sender=nobody@* or source=one", [2]),
+        ("priority<0", [3]),
+        ("priority>0", [1]),
+    ],
+)
+def test_choosing_by_tenant_and_source(clock: list[float], typed: str, numbers: list[int]) -> None:
+    """By the index, and where the spool must be asked too."""
+    assert clock == [NOW]
+    sources = [settings.Source(name="one", ipv4="192.0.2.1"), settings.Source(name="two", ipv4="192.0.2.2", pools=())]
+    world = World(egress=Egress(sources))
+    world.arrive(1, b"a@x.example", options=Options(tenant="acme", pool="two", priority=3))
+    world.arrive(2, b"a@x.example")
+    world.arrive(3, b"a@x.example", options=Options(tenant="acme", pool="two", rank=-3))
     assert chosen(world, typed) == numbers
 
 

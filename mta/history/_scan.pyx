@@ -79,6 +79,14 @@ cdef inline int64_t second_of(const char *p) noexcept:
     )
 
 
+cdef inline bint is_id(const char *p) noexcept:
+    """Whether this may be the id of a message, as `mta.model.id_text` writes it."""
+    for i in range(NAME_SIZE):
+        if not (c'0' <= p[i] <= c'9' or c'A' <= p[i] <= c'Z') or p[i] in (c'I', c'L', c'O', c'U'):
+            return False
+    return True
+
+
 cdef inline bint has(const char *p, const char *end, const char *word, Py_ssize_t size) noexcept:
     return end - p >= size and memcmp(p, word, size) == 0
 
@@ -148,7 +156,7 @@ cdef class Piece:
         cdef str name
         if line.end - line.begin < EVENT + RECEIVED or line.begin[STAMP] != c' ' or line.begin[EVENT - 1] != c' ':
             return False
-        if upto(line.begin + NAME, line.begin + EVENT - 1, c' ') != NULL:
+        if not is_id(line.begin + NAME):
             return False
         at = self.time_of(line.begin)
         if at < 0:

@@ -29,7 +29,7 @@ EXPIRED: Final = 2
 DELETED: Final = 3
 STATES: Final = ("delivered", "bounced", "expired", "deleted")  # by number
 
-ID_LENGTH: Final = 12
+_ID = re.compile("[0-9A-HJKMNP-TV-Z]{12}")
 _TIME_IS_OVER = "5.4.7 "  # how the reason of what has expired begins (mta.queue.outcome)
 
 _ADDRESS = r'((?:[^"<>]|"(?:[^"\\]|\\.)*")*)'
@@ -177,7 +177,7 @@ def read_lines(found: Digest, lines: Iterable[str]) -> None:
 
 
 def _take(found: Digest, at: int, name: str, event: str, rest: str) -> None:
-    if len(name) == ID_LENGTH:
+    if _ID.fullmatch(name):
         _READERS.get(event, _other)(found, at, name, event, rest)
     elif event == "refused":
         _refused(found, at, name, rest)
@@ -228,7 +228,7 @@ def _notice(found: Digest, at: int, name: str, event: str, rest: str) -> None:
     if match is None:
         return
     recipient, action, notice, reason = match.groups()
-    if len(notice) == ID_LENGTH:  # it has no line of its own that says that it came
+    if _ID.fullmatch(notice):  # it has no line of its own that says that it came
         found.arrivals.setdefault(notice, Arrival(notice, at, "", "", None, "", 1, f"notice about {name}"))
     if event == "bounced":
         state = EXPIRED if reason.startswith(_TIME_IS_OVER) else BOUNCED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mta.config.settings import History
@@ -36,6 +36,7 @@ class Historian:
         self._say = say
         self._room = room
         self._clock = clock
+        self._problem: Exception | None = None
         self._told: str | None = None
         self._archive = Archive(folder, settings, say)
         self._sources = Sources(log)
@@ -46,7 +47,7 @@ class Historian:
 
     def turn(self) -> int:
         """Read what is new; the number of pieces."""
-        pieces = 0
+        pieces, self._problem = 0, None
         try:
             self._archive.turn(self._now())
             if not self._room():
@@ -55,19 +56,18 @@ class Historian:
             self._fill_gaps()
             if not pieces:
                 self._archive.check_one()
-        except (SourceError, OSError, sqlite3.OperationalError) as error:
-            self._tell(f"history: {error}")
+        except (OSError, sqlite3.OperationalError) as error:
+            self._problem = error
         except sqlite3.DatabaseError as error:
             self._archive.damaged_current(error)
-        else:
-            self._told = None
+        self._tell()
         return pieces
 
     def _read(self) -> int:
         pieces = 0
         marks = self._archive.positions()
         positions = {name: position for name, (position, _) in marks.items()}
-        for block in self._sources.read(positions, self._clock() - self._keep):
+        for block in self._lines(self._sources, positions, self._clock() - self._keep):
             found = digested(block, self._now() - int(self._keep * 1000))
             self._archive.add(found, {block.name: (block.end, found.last or self._now())}, self._now())
             positions[block.name] = block.end
@@ -88,7 +88,7 @@ class Historian:
         partition = Partition(fresh, create=True)
         sources = Sources(self._log)
         try:
-            for block in sources.read(dict(gap.starts), 0.0):
+            for block in self._lines(sources, dict(gap.starts), 0.0):
                 if (wanted := block.until(gap.ends.get(block.name, 0))) is not None:
                     partition.add(digested(wanted, self._now() - int(self._keep * 1000)), {})
             partition.close()
@@ -100,10 +100,18 @@ class Historian:
     def _now(self) -> int:
         return int(self._clock() * 1000)
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
+    def _lines(self, sources: Sources, positions: dict[bytes, int], since: float) -> Iterator[Block]:
+        try:
+            yield from sources.read(positions, since)
+        except SourceError as error:
+            self._problem = error  # the others were read
+
+    def _tell(self) -> None:
+        """Of what is wrong, once as long as it is the same."""
+        text = None if self._problem is None else f"history: {self._problem}"
+        if text is not None and text != self._told:
             self._say(text)
+        self._told = text
 
 
 def digested(block: Block, since: int) -> Digest:

@@ -66,13 +66,20 @@ class Sources:
     def read(self, positions: dict[bytes, int], since: float = 0.0) -> Iterator[Block]:
         """What is behind the positions, oldest file first; `positions` may be changed meanwhile.
 
-        Files that were not written since the time `since` (in seconds) are passed over.
+        Files that were not written since the time `since` (in seconds) are passed over. SourceError at the end, if one
+        of them could not be read.
         """
         for file in reversed(self._kept):
             if not self._is_in_place(file) and (name := _name(file)):
                 yield from _blocks(file, name, positions)
+        problem: SourceError | None = None
         for path in self._files(since):
-            yield from self._read_file(path, positions)
+            try:
+                yield from self._read_file(path, positions)
+            except SourceError as error:
+                problem = problem or error  # old files may be somebody else's by now: the others are read all the same
+        if problem is not None:
+            raise problem
 
     def _files(self, since: float) -> list[Path]:
         """In the order in which they were written last."""

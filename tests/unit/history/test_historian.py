@@ -384,3 +384,13 @@ def test_the_story_of_a_message(office: Office) -> None:
     office.log.deferred(name, "b@y.test", "450 busy")
     steps = office.ask(lambda finder: iter(finder.steps(name)))
     assert [step["text"] for step in steps] == ["421 busy", "451 busy", "450 busy"]
+
+
+def test_an_old_file_that_cannot_be_read_keeps_nothing_back(office: Office) -> None:
+    (office.folder / "mail.log.2.gz").write_bytes(b"no gzip at all, but long enough to be looked at")
+    office.log.mail("a@x.test", "one@y.test")
+    assert [office.turn(), office.turn()] == [1, 0]
+    assert office.recipients(rest=False) == ["one@y.test"]
+    assert [said for said in office.said if "mail.log.2.gz" in said] == office.said
+    assert len(office.said) == 1
+    assert office.recipients() == ["one@y.test"]

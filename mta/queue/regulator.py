@@ -195,6 +195,8 @@ class Regulator:
                 self._log(queue, "cooling", f"rule={quoted(limits.state(now).place)} reason={quoted(str(reply))}")
         elif verdict.deferred:
             self._weigh(queue, reply, now)
+        elif reply.code:
+            self.delivered(queue)  # it was refused by a host that lives
         self._share_out(queue)
 
     def _weigh(self, queue: SiteQueue, reply: Reply, now: float) -> None:

@@ -66,6 +66,18 @@ def test_a_site_that_cannot_be_reached_gets_one_probe_at_a_time() -> None:
     assert not world.manager.sites.by_number[1].limits.gated
 
 
+def test_a_probe_that_is_refused_for_good_shows_that_the_site_lives() -> None:
+    world = World()
+    world.arrive(1, b"a@x.example")
+    deferred(world, REFUSED)
+    for number in range(2, 20):
+        world.arrive(number, b"a@x.example")
+    later(world, 61.0)
+    world.result(world.couriers.given[-1], Outcome(Status.FAILED, Reply(550, "5.1.1", "no such user")))
+    assert not world.manager.sites.by_number[1].limits.gated
+    assert len(world.couriers.given) > 10
+
+
 def test_probes_are_no_rarer_than_the_settings_say() -> None:
     world = world_with(delivery=Delivery(probe_cap=Seconds(90.0)), count=1)
     deferred(world, REFUSED)

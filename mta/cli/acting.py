@@ -10,15 +10,16 @@ import argparse
 import json
 import sys
 import time
+from typing import Any
 
 import msgspec
 
-from mta.cli.common import NOTHING, USAGE
+from mta.cli.common import NOTHING, USAGE, fail
 from mta.control.client import Client, Refused
 from mta.control.rows import Delivery, Done, Operation
 
 _ASK_ABOVE = 100
-_ASKED = frozenset({"delete", "expire", "bounce", "hold", "reroute"})
+_ASKED = frozenset({"edit", "delete", "expire", "bounce", "hold", "reroute"})
 _ARGUMENTS = {"bounce": ("reason",), "reroute": ("to",), "undo": ("operation",)}
 _LOG = f"{'NO':>6}  {'WHEN':19}  {'WHO':12}  {'VERB':8}  {'MESSAGES':>8}  FILTER"
 
@@ -26,7 +27,8 @@ _LOG = f"{'NO':>6}  {'WHEN':19}  {'WHO':12}  {'VERB':8}  {'MESSAGES':>8}  FILTER
 def act(client: Client, arguments: argparse.Namespace) -> int:
     """Carry a verb out, or say what it would do."""
     verb = arguments.action
-    more = {name: getattr(arguments, name) for name in _ARGUMENTS.get(verb, ()) if getattr(arguments, name, None)}
+    names = _ARGUMENTS.get(verb, ())
+    more = _edit(arguments) if verb == "edit" else {n: v for n in names if (v := getattr(arguments, n, None))}
     words = tuple(getattr(arguments, "words", ()))
     most = _ASK_ABOVE if verb in _ASKED and not arguments.yes else 0
     try:
@@ -42,6 +44,14 @@ def act(client: Client, arguments: argparse.Namespace) -> int:
         done = client.act(verb, *words, **more)
     _say(done, verb, dry_run=arguments.dry_run, as_json=arguments.json)
     return 0
+
+
+def _edit(arguments: argparse.Namespace) -> dict[str, Any]:
+    pairs = [pair.partition("=") for pair in arguments.recipient]
+    if wrong := [old for old, sign, new in pairs if not (old and sign and new)]:
+        fail(USAGE, f"mta: --recipient {wrong[0]}: write OLD=NEW")
+    more: dict[str, Any] = {"recipients": {old: new for old, _, new in pairs}}
+    return more if arguments.sender is None else {**more, "sender": arguments.sender}
 
 
 def _say(done: Done, verb: str, *, dry_run: bool, as_json: bool) -> None:

@@ -20,6 +20,7 @@ _ACTING = {
     "release": "let held mail go",
     "retry": "try now what waits for a time",
     "reroute": "send to another next hop, from now on and over restarts",
+    "edit": "give other addresses; each message that changes gets a new id, and is queued anew",
     "delete": "take out of the queue, without a notice to the sender",
     "expire": "give up: return to the sender now",
     "bounce": "return to the sender, for a reason",
@@ -46,6 +47,11 @@ def declare(queue: argparse.ArgumentParser, common: argparse.ArgumentParser) -> 
         if name == "reroute":
             where = "smtp:HOST[:PORT], lmtp:HOST:PORT, hold:, discard:, or rules: where the configuration says"
             action.add_argument("--to", required=True, metavar="HOP", help=where)
+        if name == "edit":
+            action.add_argument("--sender", metavar="ADDRESS", help="the new one; '' is the null reverse-path")
+            action.add_argument(
+                "--recipient", action="append", default=[], metavar="OLD=NEW", help="a recipient's new address"
+            )
         if name == "bounce":
             action.add_argument("--reason", metavar="TEXT", help="what the sender reads")
     taking = "messages as lines of a file that `import` takes back"

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -155,6 +155,18 @@ class Client:
     def reroute(self, to: str, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Send messages to another next hop, `smtp:HOST:PORT` and so on; "rules": where the configuration says."""
         return self.act("reroute", *filter, dry_run=dry_run, most=most, to=to)
+
+    def edit(
+        self,
+        *filter: str,
+        sender: str | None = None,
+        recipients: Mapping[str, str] | None = None,
+        dry_run: bool = False,
+        most: int = 0,
+    ) -> Done:
+        """Give messages another sender, or some of their recipients other addresses ({old: new}); they get new ids."""
+        more: Json = {} if sender is None else {"sender": sender}
+        return self.act("edit", *filter, dry_run=dry_run, most=most, recipients=dict(recipients or {}), **more)
 
     def delete(self, *filter: str, dry_run: bool = False, most: int = 0) -> Done:
         """Take messages out of the queue, without a notice to the sender."""

@@ -211,6 +211,7 @@ VERBS: dict[str, Verb] = {
     "queue.expire": _deed("expire"),
     "queue.bounce": _deed("bounce", "reason"),
     "queue.reroute": _deed("reroute", "to"),
+    "queue.edit": _deed("edit", "sender", "recipients"),
     "queue.export": Verb("admin", transfer.take_out),
     "queue.import": Verb("admin", transfer.take_in),
     "queue.upload": Verb("admin", transfer.upload),

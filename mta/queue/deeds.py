@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mta.model import Change, StoreError, id_text
+from mta.model import Change, MessageId, StoreError, id_text
 from mta.observe.maillog import printable
 from mta.queue import _arena
 from mta.queue.audit import Audit, Doer
 from mta.queue.choice import Choice
+from mta.queue.edits import Editing, NewAddresses
 from mta.queue.filter import STATE_NAMES, parse_filter
 from mta.queue.listing import Rows
 from mta.queue.manager import QueueManager
@@ -66,6 +67,7 @@ class Case(NamedTuple):
     order: Order
     chosen: Choice
     number: int  # of the operation
+    new_id: Callable[[], MessageId] | None = None
 
     @property
     def by(self) -> str:
@@ -138,6 +140,14 @@ def _reroute(case: Case) -> Act:
     return lambda slot: case.manager.by_hand.reroute(slot, hop)
 
 
+def _edit(case: Case) -> Act:
+    if case.new_id is None:
+        raise ValueError("this queue takes no new mail, which an edited message is")
+    arguments = case.order.arguments
+    new = NewAddresses(arguments.get("sender"), arguments.get("recipients"))
+    return Editing(case.manager, case.new_id, new, case.by, case.number)
+
+
 DEEDS: dict[str, Deed] = {
     "hold": Deed("held", _QUIET - {_arena.HELD} | {_arena.ACTIVE}, _hold),
     "release": Deed("released", frozenset((_arena.HELD,)), _release),
@@ -148,6 +158,7 @@ DEEDS: dict[str, Deed] = {
     "delete": Deed("deleted", frozenset(STATE_NAMES), _delete),
     "expire": Deed("expired", _QUIET, _expire, heavy=True),
     "bounce": Deed("refused", _QUIET, _bounce, heavy=True),
+    "edit": Deed("edited", _QUIET, _edit, spare=_arena.EMBARGOED, heavy=True),
     "reroute": Deed("rerouted", _QUIET, _reroute, spare=_arena.EMBARGOED),
 }
 
@@ -155,9 +166,10 @@ DEEDS: dict[str, Deed] = {
 class Deeds:
     """Carries orders out, one after another."""
 
-    def __init__(self, manager: QueueManager, audit: Audit) -> None:
+    def __init__(self, manager: QueueManager, audit: Audit, new_id: Callable[[], MessageId] | None = None) -> None:
         self._manager = manager
         self._audit = audit
+        self._new_id = new_id
 
     async def carry_out(self, order: Order) -> Row:
         """What was done, or for a dry run would be. ValueError, TooMany, StoreError."""
@@ -165,7 +177,7 @@ class Deeds:
         if order.verb == "undo":
             order = await self._undoing(order)
         chosen = Choice(parse_filter(order.words), self._manager)
-        deed.make(Case(self._manager, order, chosen, 0))
+        deed.make(Case(self._manager, order, chosen, 0, self._new_id))
         picked = Picked(self._manager, deed, chosen)
         await picked.pick()
         if order.verb == "undo":
@@ -178,11 +190,13 @@ class Deeds:
         if not messages:
             return {"messages": 0, "operation": 0}
         number = await self._audit.begin(order.doer, order.verb, order.words, order.arguments)
-        act = deed.make(Case(self._manager, order, chosen, number))
+        act = deed.make(Case(self._manager, order, chosen, number, self._new_id))
         work = Work(self._manager, deed, act, f"by={printable(order.doer.name)} operation={number}")
         result = "cancelled"
         try:
             await work.do(picked)
+            if isinstance(act, Editing):
+                await act.finish()
             result = "done"
         except StoreError as error:
             result = f"the spool says: {error}"

@@ -73,8 +73,8 @@ class Exporter:
         self.messages += 1
         yield {"head": self._head(entries, stored, members)}
         digest, size = hashlib.sha256(), 0
-        pieces = _pieces(stored)
-        while piece := await asyncio.to_thread(next, pieces, b"") if stored.path else next(pieces, b""):
+        text = pieces(stored)
+        while piece := await asyncio.to_thread(next, text, b"") if stored.path else next(text, b""):
             digest.update(piece)
             size += len(piece)
             yield {"text": base64.b64encode(piece).decode()}
@@ -104,7 +104,7 @@ class Exporter:
         }
 
 
-def _pieces(stored: Stored) -> Iterator[bytes]:
+def pieces(stored: Stored) -> Iterator[bytes]:
     """The whole text; StoreError where its file cannot be read."""
     for first in range(0, len(stored.content), PIECE):
         yield stored.content[first : first + PIECE]

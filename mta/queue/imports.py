@@ -124,7 +124,7 @@ class Importer:
 
     def __init__(self, manager: QueueManager, new_id: Callable[[], MessageId]) -> None:
         self._manager = manager
-        self._new_id = new_id
+        self.new_id = new_id
         self._uploads: dict[int, _Upload] = {}
         self._number = 0
 
@@ -132,7 +132,7 @@ class Importer:
         """Messages that came in one piece each: {"head", "text", "tail"}; their ids here, once they are on disk."""
         begun = []
         for message in messages:
-            upload = _Upload(self._manager, self._new_id(), _table(message, "head"))
+            upload = _Upload(self._manager, self.new_id(), _table(message, "head"))
             upload.write(str(message.get("text", "")))
             begun.append((upload, upload.finish(_table(message, "tail"))))
         return [await self._settled(upload, imported, doer) for upload, imported in begun]
@@ -145,7 +145,7 @@ class Importer:
         if len(self._uploads) >= _MOST:
             raise ValueError(f"{_MOST} messages are being imported already; try again later")
         self._number += 1
-        self._uploads[self._number] = _Upload(self._manager, self._new_id(), head)
+        self._uploads[self._number] = _Upload(self._manager, self.new_id(), head)
         return self._number
 
     def write(self, number: int, text: str) -> None:

@@ -47,7 +47,7 @@ class Operator:
         self.overview: Overview | None = None
         self._manager = manager
         self._audit = audit
-        self._deeds = Deeds(manager, audit)
+        self._deeds = Deeds(manager, audit, importer.new_id if importer is not None else None)
         self.status = status
         self._suppression = manager.suppression
         self.sites = SiteDesk(manager, audit)

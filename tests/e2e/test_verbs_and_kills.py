@@ -127,3 +127,26 @@ def test_many_are_asked_about_and_counted_first(server: Server) -> None:
     wrong = server.run("queue", "delete", "state=held", "and", "agee>1h")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[1:] == ["  state=held and agee>1h", "                 ^^^^^^^"]
+
+
+def test_other_addresses(server: Server, sink: Sink) -> None:
+    first = _send(server, "ann@x.test", "a@one.test", "b@one.test", "c@two.test")
+    server.ctl("queue", "hold", f"id={first}", "domain=one.test")
+    wrong = server.run("queue", "edit", f"id={first}", "--recipient", "a@one.test=nobody")
+    assert (wrong.returncode, "'nobody' is no address" in wrong.stderr) == (2, True)
+    server.ctl(
+        "queue", "edit", f"id={first}", "--recipient", "A@one.test=new@three.test", "--sender", "other@x.test", "--yes"
+    )
+    _killed(server)
+    rows = {tuple(row["recipients"]): row for row in server.rows("all")}
+    assert set(rows) == {("new@three.test",), ("b@one.test",), ("c@two.test",)}
+    assert {row["sender"] for row in rows.values()} == {"other@x.test"}
+    assert server.show(first) is None
+    held = [row for row in server.rows("state=held") if "new@three.test" in row["recipients"]]
+    assert held, "what was held is held"
+    server.ctl("queue", "reroute", "all", "--to", sink.next_hop)
+    server.ctl("queue", "release", "all")
+    got = sink.wait(3)
+    assert sorted(r for g in got for r in g.recipients) == ["b@one.test", "c@two.test", "new@three.test"]
+    assert all(g.content.endswith(TEXT) for g in got)
+    server.wait_empty()

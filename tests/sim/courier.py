@@ -220,6 +220,10 @@ class _Pool:
         self._dispatch()
 
     @property
+    def apart(self) -> bool:
+        return False
+
+    @property
     def busy_connections(self) -> int:
         return self._connections - len(self._idle)
 
@@ -297,13 +301,14 @@ class _Pool:
         if refusal is None:
             self._granted -= 1
             self._connections += 1
+            self._tally.mark()
             self._work()
             self._dispatch()
         elif self._connections or self._opening:
             self._most = max(1, self._connections)
             self._most_until = self._loop.time() + _GROWTH_PAUSE
             if self._connections:
-                self._tally.trouble("refused", refusal, "host", self._connections)
+                self._tally.trouble("refused", refusal, "host", self._connections + self._opening)
         else:
             self._tally.trouble("unreachable", refusal, "host", 0)
             outcome = Outcome(Status.DEFERRED, refusal, "host")
@@ -357,6 +362,7 @@ class _Pool:
     def _close(self) -> None:
         self._connections -= 1
         self._host.open -= 1
+        self._tally.mark()
 
 
 def _status(reply: Reply) -> Status:

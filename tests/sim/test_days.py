@@ -85,15 +85,15 @@ def check(it: World) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_day(seed: int) -> None:
-    check(live_a_day(seed, sites=150, messages=1500))
+    check(live_a_day(seed, sites=80, messages=800))
 
 
 def test_a_day_on_which_processes_die() -> None:
     """What was on the wire then may come twice; nothing is lost, and nothing else comes twice."""
-    it = peopled(3, sites=60)
+    it = peopled(3, sites=40)
     chance = random.Random(5)
-    arrivals = post(it, 800, random.Random(4))
-    for moment in sorted(time + chance.uniform(0, 0.3) for time in chance.sample(arrivals, 100)):
+    arrivals = post(it, 500, random.Random(4))
+    for moment in sorted(time + chance.uniform(0, 0.3) for time in chance.sample(arrivals, 80)):
         it.run(moment)
         if chance.random() < 0.5:
             it.crash()

@@ -92,6 +92,16 @@ def _source(case: Case) -> str:
     return source.name + (f" ({addresses})" if addresses else "") if source.name else ""
 
 
+def _quarantine(case: Case) -> str:
+    """The sources that do not go to the site for now, as it blamed them."""
+    quarantine, site = case.manager.quarantine, case.queue.site.name
+    if quarantine is None:
+        return ""
+    return ", ".join(
+        f"{name} for {span(quarantine.until(site, name) - case.now)}" for name in sorted(quarantine.at(site))
+    )
+
+
 def _tenant(case: Case) -> str:
     return printable(case.manager.lanes.tenants[case.manager.arena.lane(case.slot)[0]])
 
@@ -171,6 +181,7 @@ BRANCHES: Final[tuple[Branch, ...]] = (
     ("rule", _rule),
     ("site", _site),
     ("source", _source),
+    ("quarantine", _quarantine),
     ("tenant", _tenant),
     ("limits", _limits),
     ("held up", _held_up),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from mta.config import settings
 from mta.config.settings import RetryRule, Seconds
-from mta.model import Outcome, Reply, Status
+from mta.model import MessageId, Outcome, Reply, Status, id_text
 from mta.queue import _arena
 from mta.queue.egress import Egress
-from tests.kit.queue import NO, NOW, World
+from mta.queue.operator import Operator
+from tests.kit.queue import FIRST, NO, NOW, World
 from tests.unit.queue.test_notices import DONE, MX, Office
 
 ONE = settings.Source(name="one", ipv4="192.0.2.1")
@@ -144,3 +146,21 @@ def test_one_that_is_unknown_is_not_sent_again() -> None:
     queue.result(queue.couriers.given[0], Outcome(Status.UNKNOWN, Reply(0, "4.4.2", "result unknown"), MX))
     assert queue.states(_arena.DEFERRED) == [1]
     assert len(queue.couriers.given) == 1
+
+
+def test_explain_tells_who_stays_away() -> None:
+    queue = world()
+    queue.arrive(1, b"a@x.example")
+    bad = source(queue)
+    queue.result(queue.couriers.given[0], REFUSED)
+    (row,) = asyncio.run(explained(queue))
+    told = {branch["label"]: branch["text"] for branch in row["tree"]}
+    assert told["quarantine"] == f"{bad} for 1h"
+    assert told["source"].startswith({"one": "two", "two": "one"}[bad])
+
+
+async def explained(queue: World) -> list[dict[str, Any]]:
+    """The parts of the first message, as `mta queue explain` has them."""
+    operator = Operator(queue.manager, dict, None)  # type: ignore[arg-type]  # nothing is done by hand here
+    found: Any = await operator.explain(id_text(MessageId(FIRST + 1)))
+    return list(found["parts"])

@@ -13,13 +13,18 @@ class Ticking(Protocol):
 class Outbox:
     """What the connections of one process have to send at the end of this turn of its loop.
 
-    `batches`: many in one system call, if the system allows that.
+    `batches`: many in one system call, if the system allows that; None: while single writes are seen to cost the
+    processor.
     """
 
-    def __init__(self, loop: AbstractEventLoop, *, batches: bool = True) -> None: ...
+    def __init__(self, loop: AbstractEventLoop, *, batches: bool | None = None) -> None: ...
     @property
     def batches(self) -> bool:
-        """Whether it does."""
+        """Whether the system allows that, and it is wanted."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether what is sent now waits for the end of the turn."""
 
     def flush(self) -> None:
         """Write all that waits."""
@@ -46,7 +51,7 @@ class Wire:
         """The connection is lost: nothing more is sent."""
 
     def send(self, data: bytes) -> None:
-        """Octets for the peer, in order; a socket gets them at the end of this turn of the loop."""
+        """Octets for the peer, in order; they leave at once, or at the end of this turn of the loop."""
 
     def flush(self) -> None:
         """Send now what waits for the end of the turn."""

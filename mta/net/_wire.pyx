@@ -1,13 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, auto_pickle=False
 """The way of octets between a socket of uvloop and a sans-IO session, both of receivers and of couriers.
 
-A protocol of asyncio whose calls from the loop are C, and which sends at the end of a turn of the loop: a write wakes
-the peer, and a peer on this machine takes the processor at once, so that eight replies one by one are eight switches
-of context there and back. One system call (io_submit) writes them all. Figures are in docs/decisions/wire.md.
+A protocol of asyncio whose calls from the loop are C. It sends at once, or together with others at the end of a turn of
+the loop: a write wakes the peer, and a peer on this machine that has no processor of its own takes ours at once, so that
+eight replies are eight switches of context there and back. Where that is seen to happen, one system call (io_submit)
+writes what a turn has to send; each write costs a little more in it. Figures are in docs/decisions/wire.md.
 
 Invariants
 - All connections of a process read into one buffer: the session copies what it must keep before it returns.
-- Octets leave in order: by the outbox while nothing waits in the transport, through the transport from the first
+- Octets leave in order: by write(2) or by the outbox while nothing waits in the transport, through the transport from the first
   partial write on until it is empty again, and always once `indirect` was called.
 - Nothing is written to a descriptor after `connection_lost`, for it may be another's then.
 - A result of io_submit is there when it returns: sockets that do not block are written in it, or refuse.
@@ -58,6 +59,12 @@ cdef extern from *:
     long mta_io_submit(aio_context_t, long, iocb **)
     long mta_io_getevents(aio_context_t, long, io_event *)
 
+cdef extern from "<sys/resource.h>":
+    struct rusage:
+        long ru_nivcsw
+    int getrusage(int, rusage *)
+    int RUSAGE_THREAD
+
 cdef extern from "<unistd.h>":
     Py_ssize_t c_write "write"(int fd, const void *data, size_t n)
 
@@ -67,6 +74,9 @@ cdef enum:
     OUTPUT = 1      # of mta._fastparse
     MOST = 64       # writes in one call
     FEW = 2         # that are cheaper one by one
+    PROBE = 256     # single writes after which is looked how often they cost the processor
+    DEAR = 64       # times in those that are too many
+    TRUST = 512     # turns until single writes are tried again
     LARGE = 65536   # octets that do not wait for the end of the turn
 
 
@@ -77,16 +87,23 @@ cdef class Outbox:
     cdef object flush_later
     cdef list wires
     cdef aio_context_t context
-    cdef readonly bint batches  # whether many are written in one call
+    cdef readonly bint batches  # whether many can be written in one call
+    cdef readonly bint gathers  # whether they are now
+    cdef bint always
+    cdef int turns  # for which they are
+    cdef int writes  # single ones since `losses` was read
+    cdef long losses  # of the processor, not asked for
     cdef iocb controls[MOST]
     cdef iocb *pointers[MOST]
     cdef io_event events[MOST]
 
-    def __init__(self, loop, *, bint batches=True):
+    def __init__(self, loop, *, batches=None):
         self.soon = loop.call_soon
         self.flush_later = self.flush
         self.wires = []
-        self.batches = batches and mta_io_setup(MOST, &self.context) == 0
+        self.batches = (batches is None or batches) and mta_io_setup(MOST, &self.context) == 0
+        self.always = self.gathers = self.batches and bool(batches)
+        self.losses = self.lost()
         memset(self.controls, 0, sizeof(self.controls))
 
     def __dealloc__(self):
@@ -99,17 +116,39 @@ cdef class Outbox:
         self.wires.append(wire)
         return 0
 
+    cdef int wrote(self) noexcept:
+        """One was written alone."""
+        cdef long losses
+        self.writes += 1
+        if self.writes < PROBE:
+            return 0
+        losses = self.lost()
+        self.gathers = self.batches and losses - self.losses > DEAR
+        self.turns = TRUST
+        self.writes = 0
+        self.losses = losses
+        return 0
+
+    cdef long lost(self) noexcept:
+        cdef rusage usage
+        getrusage(RUSAGE_THREAD, &usage)
+        return usage.ru_nivcsw
+
     def flush(self):
         """Write all that waits."""
         cdef list wires = self.wires
         cdef Py_ssize_t start, n = len(wires)
         self.wires = []
-        if n > FEW and self.batches:
+        if n > FEW:
             for start in range(0, n, MOST):
                 self.write_many(wires, start, min(n, start + MOST))
         else:
             for wire in wires:
                 (<Wire>wire).flush()
+        self.turns -= 1
+        if self.turns <= 0 and not self.always:
+            self.gathers = False
+            self.losses = self.lost()
 
     cdef int write_many(self, list wires, Py_ssize_t start, Py_ssize_t end) except -1:
         cdef Wire wire
@@ -195,13 +234,16 @@ cdef class Wire:
             if not self.clear:
                 self.clear = self.transport.get_write_buffer_size() == 0
             if self.clear:
-                if self.pending is None:
-                    self.pending = data
-                    if PyBytes_GET_SIZE(data) < LARGE:
-                        self.outbox.add(self)
-                        return
-                else:
+                if self.pending is not None:
                     self.pending += data
+                elif self.outbox.gathers:
+                    self.pending = data
+                    self.outbox.add(self)
+                else:
+                    self.pending = data
+                    self.flush()
+                    self.outbox.wrote()
+                    return
                 if PyBytes_GET_SIZE(self.pending) >= LARGE:
                     self.flush()
                 return

@@ -11,6 +11,7 @@ like a traceback.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -26,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from mta.cli.main import main
 from mta.control.client import Client, NoServer
 from tests.kit.talk import Talk
 from tests.kit.waiting import wait_for
@@ -270,6 +272,13 @@ class Server:
         done = self.run(*words)
         assert done.returncode == 0, f"mta {' '.join(words)}: exit code {done.returncode}: {done.stderr}"
         return done.stdout
+
+    def inside(self, *words: str) -> tuple[int, str, str]:
+        """A command, run in this process: exit code, output and errors."""
+        out, errors = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            code = main([*words, "-c", str(self.config)])
+        return code, out.getvalue(), errors.getvalue()
 
     # ---- the control socket: what the command line would say, without the price of a process each time
 

@@ -31,6 +31,11 @@ def _lines(status: dict[str, object]) -> list[str]:
         assert isinstance(table, dict)
         shown = "  ".join(f"{name} {_short(value)}" for name, value in table.items() if value)
         lines.append(f"{title:11} {shown or 'nothing'}")
+    if status.get("sites"):
+        back = status.get("sites_held_back")
+        lines.append(
+            f"sites       {status['sites']}" + (f", {back} held back: `mta site list` says why" if back else "")
+        )
     times = status.get("queue_time")
     for name, told in times.items() if isinstance(times, dict) else ():
         lines.append(
@@ -39,8 +44,14 @@ def _lines(status: dict[str, object]) -> list[str]:
         )
     processes = status["processes"]
     assert isinstance(processes, list)
-    lines.append("processes   " + "  ".join(f"{p['role']} {p['worker']}: pid {p['pid']}" for p in processes))
+    lines.append("processes   " + "  ".join(map(_process, processes)))
     return lines
+
+
+def _process(process: dict[str, object]) -> str:
+    deaths = process.get("deaths")
+    died = f" (died {deaths} times)" if deaths else ""
+    return f"{process['role']} {process['worker']}: pid {process['pid']}{died}"
 
 
 def _short(value: object) -> str:

@@ -204,10 +204,13 @@ class Desk:
             },
             "queue_time": self.manager.waits.report(self.manager.clock()),
             "sites": len(self.manager.sites.by_number) - 1,
+            "sites_held_back": sum(queue.limits.gated for queue in self.manager.sites.by_number),
             "durability": spool.durability,
             **({"interval": spool.interval} if spool.durability == "interval" else {}),
             "processes": [
-                {"role": role, "worker": worker, "pid": pid} for role, worker, pid in self._start.processes()
+                {"role": role, "worker": worker, "pid": pid, "deaths": deaths}
+                for role, worker, pid, deaths in self._start.places()
+                if pid
             ],
             "counters": self._start.totals(),
             "spool": self._store.statistics,

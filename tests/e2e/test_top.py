@@ -33,6 +33,7 @@ def test_top_tells_what_is_so(tmp_path: Path) -> None:
 
             frame = json.loads(server.ctl("top", "--once", "--json", "--interval", "0.2"))
             text = server.ctl("top", "--once", "--interval", "0.2")
+            status = server.ctl("status")
 
     assert frame["hostname"] == "mx.test"
     assert frame["counters"]["messages_accepted"] == 8
@@ -46,6 +47,8 @@ def test_top_tells_what_is_so(tmp_path: Path) -> None:
     assert roles["courier"]["deaths"] == 1
     assert roles["receiver"]["deaths"] == 0
     assert all(row["memory"] > 1 << 20 and row["cpu"] >= 0 for row in roles.values())
+    assert re.search(r"(?m)^sites +\d+, 1 held back: ", status)
+    assert re.search(r"courier \d+: pid \d+ \(died 1 times\)", status)
     said = [row["text"] for row in frame["failures"]]
     assert "550 5.1.1 no such user" in said
     assert re.search(r"(?m)^mx\.test  \d+ messages queued \(", text)

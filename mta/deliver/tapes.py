@@ -76,7 +76,8 @@ class Tapes:
             self._keep(site, connection, "ended", str(connection.ended))
             known = True
         elif known:
-            self._keep(site, connection, "", "ended in good order")
+            good = self._kept[connection].why != "unfit"
+            self._keep(site, connection, "", "ended in good order" if good else str(connection.ended))
         if known:
             self._loop.call_soon(self._forget, connection)
 

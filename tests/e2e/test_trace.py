@@ -196,6 +196,10 @@ def test_logins_leave_no_secret(tmp_path: Path) -> None:
             lambda: [t for t in traced(users.server, "why=refused") if t["over"]], 20, "a transcript of the login"
         )[0]
         assert "c: AUTH PLAIN" in said(transcript)
+        with Talk(users.implicit) as talk:
+            talk.socket.sendall(b"EHLO this is no TLS\r\n")
+            assert talk.closed()
+        assert "TLS handshake" in traced(users.server, "why=tls")[0]["ended"]
         kept = rings(users.server)
     for secret in (*secrets, PASSWORD.encode(), wrong.encode()):
         assert secret[:8] not in kept

@@ -44,7 +44,7 @@ from mta.net._wire import Outbox
 from mta.net.tls import ClientTls
 from mta.observe.counters import Table
 from mta.observe.maillog import MailLog
-from mta.observe.transcripts import Ring
+from mta.observe.transcripts import Ring, Shelf, Transcript
 from mta.spool.bodies import verify
 
 WAIT = 20.0  # seconds after which a test that waits has failed
@@ -147,7 +147,7 @@ class FakeResolver:
 class Rig:
     """A desk, its sinks, and the results they gave. Made inside a running loop."""
 
-    def __init__(self, log: Path, **settings: Any) -> None:
+    def __init__(self, log: Path, *, trace: Trace = Trace(), **settings: Any) -> None:  # noqa: B008 (frozen)
         loop = asyncio.get_running_loop()
         delivery = Delivery(**settings)
         self.log = log / "mail.log"
@@ -158,11 +158,12 @@ class Rig:
         self.traffic: list[Traffic] = []
         self.table = Table(1)
         self.maillog = MailLog(self.log, partial(loop.call_later, 0.005))
-        self.ring = Ring(None, 64 << 10, 20)
+        self.log_folder = log
+        ring = Ring(log / "transcripts-1", 64 << 10, 20)
         weakref.finalize(self, self.maillog.close)  # tests read the log when the loop has ended
         self.desk = Desk(
             outbox=Outbox(loop),
-            tapes=Tapes(self.ring, Trace(), IdSource(1), loop),
+            tapes=Tapes(ring, trace, IdSource(1), loop),
             loop=loop,
             settings=delivery,
             hostname="me.example",
@@ -185,6 +186,9 @@ class Rig:
         )
         self.sinks: list[Sink] = []
         self._sweep()
+
+    def transcripts(self) -> list[Transcript]:
+        return Shelf(self.log_folder).read()
 
     def job(self, ref: int, *, part: int = 0, pending: tuple[int, ...] = ()) -> Job:
         return Job(ref + 100, self.reader.id(ref), ref, part, 0, pending=pending)

@@ -2,7 +2,7 @@
 
 Invariant: what is returned has passed its checksum, as with `mta.spool.reader`; what has not is None.
 
-Measured, a million messages of 1 KiB in the page cache: 0.9 us each to read and check, 1.1 us to decode.
+Measured with messages of 1 KiB in the page cache: 1.8 us of processor time each, read, checked and decoded.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -162,11 +162,17 @@ def _failures(rows: list[Frame]) -> Table:
     return table
 
 
+_SENTENCES = ("why no more", "said")
+
+
 def _table(*columns: tuple[str, int]) -> Table:
     """Columns by title, and whether they hold numbers; what is too long is cut, and lines stay lines."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    free = columns[-1][0] if columns[-1][0] in _SENTENCES else ""  # gets what the others leave
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=bool(free))
     for title, numbers in columns:
-        table.add_column(title, justify="right" if numbers else "left", no_wrap=True, overflow="ellipsis")
+        justify: JustifyMethod = "right" if numbers else "left"
+        ratio = 1 if free and title == free else None
+        table.add_column(title, justify=justify, no_wrap=True, overflow="ellipsis", ratio=ratio)
     return table
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
 
+from mta.cli import top
 from mta.cli.top import _short, _span, picture, with_rates
 
 COUNTERS = (
@@ -101,3 +103,12 @@ def test_short_figures() -> None:
     given = (0, 0.5, 999.9, 1234, 12_345, 50_000_000, 5e15)
     assert [_short(n) for n in given] == ["0", "0.5", "999.9", "1234", "12.3K", "50M", "5000T"]
     assert [_span(n) for n in (5, 65, 3700, 90_000)] == ["0m 5s", "1m 5s", "1h 1m", "1d 1h"]
+
+
+def test_a_long_reason_leaves_the_numbers_their_room() -> None:
+    row = {"source": "", "site": "mx:mx.dead.example", "gate": "down", "open": 0, "connections": 5}
+    row |= dict.fromkeys(top._STATES, 4711) | {"sentence": "the site is down, because " * 20}
+    console = Console(width=120, file=StringIO())
+    console.print(top._busiest([row]))
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().count("4711") == len(top._STATES)

@@ -25,6 +25,7 @@ from mta.control.client import Client
 Frame = dict[str, Any]
 
 _LEAST_INTERVAL = 0.1
+_WIDTH = 200  # characters, where there is no terminal
 _RATES = {  # what is shown: the counter it comes from
     "received": "messages_accepted",
     "octets": "octets_accepted",
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
                 if arguments.once:
                     break
         elif arguments.once or not sys.stdout.isatty():
-            Console().print(picture(next(frames)))
+            # What reads this instead of a terminal wants the reasons whole, on one line each.
+            Console(width=None if sys.stdout.isatty() else _WIDTH).print(picture(next(frames)))
         else:
             with Live(screen=True, auto_refresh=False) as live:
                 for frame in frames:

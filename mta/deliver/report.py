@@ -51,8 +51,8 @@ _COUNTERS = {
 _DONE = INDEX["deliveries_done"]
 _ROOM = MAX_PACKET - (8 << 10)
 _RESULT_WEIGHT = 32
-_FLUSH_AFTER = 0.005  # seconds
-_FLUSH_AT = 64
+_FLUSH_AFTER = 0.010  # seconds
+_FLUSH_AT = 128
 _UNTRIED = (Outcome(Status.UNTRIED, Reply(0, "", "")),)
 
 

@@ -76,7 +76,7 @@ cdef enum:
     FEW = 2         # that are cheaper one by one
     PROBE = 256     # single writes after which is looked how often they cost the processor
     DEAR = 64       # times in those that are too many
-    TRUST = 512     # turns until single writes are tried again
+    TRUST = 2048    # turns until single writes are tried again
     LARGE = 65536   # octets that do not wait for the end of the turn
 
 

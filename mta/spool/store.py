@@ -52,7 +52,7 @@ from mta.spool.upkeep import Upkeep
 from mta.spool.writer import LogWriter
 
 STATE_LOG = 0
-_SOON = 0.005  # seconds that changes may gather: few syncs, and few duplicates after a crash
+_SOON = 0.010  # seconds that changes may gather: few syncs, and few duplicates after a crash
 _MOST_GATHERED = 512
 _AGAIN = 1.0  # seconds until changes that could not be written are tried again
 _QUICK = 1_500_000  # messages that a checkpoint writes in 4 to 6 s: a stop need not wait for more

@@ -8,7 +8,7 @@ writes what a turn has to send; each write costs a little more in it. Figures ar
 
 Invariants
 - All connections of a process read into one buffer: the session copies what it must keep before it returns.
-- Octets leave in order: by send(2) or by the outbox while nothing waits in the transport, through the transport from the first
+- Octets leave in order: by write(2) or by the outbox while nothing waits in the transport, through the transport from the first
   partial write on until it is empty again, and always once `indirect` was called.
 - Nothing is written to a descriptor after `connection_lost`, for it may be another's then.
 - A result of io_submit is there when it returns: sockets that do not block are written in it, or refuse.
@@ -65,9 +65,8 @@ cdef extern from "<sys/resource.h>":
     int getrusage(int, rusage *)
     int RUSAGE_THREAD
 
-cdef extern from "<sys/socket.h>":
-    Py_ssize_t c_send "send"(int fd, const void *data, size_t n, int flags)
-    int MSG_NOSIGNAL
+cdef extern from "<unistd.h>":
+    Py_ssize_t c_write "write"(int fd, const void *data, size_t n)
 
 SOURCE_HASH = MTA_SOURCE_HASH.decode("ascii")
 
@@ -258,9 +257,9 @@ cdef class Wire:
         if data is None:
             return
         self.pending = None
-        written = c_send(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_NOSIGNAL)
+        written = c_write(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         while written < 0 and errno == EINTR:
-            written = c_send(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_NOSIGNAL)
+            written = c_write(self.fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
         self.sent(data, written if written >= 0 else -errno)
 
     cdef int sent(self, bytes data, int64_t result) except -1:

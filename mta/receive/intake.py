@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _ACCEPTED = INDEX["messages_accepted"]
 _OCTETS = INDEX["octets_accepted"]
 _COMMITS = INDEX["commits"]
-_NEWS_DELAY = 0.008  # seconds
+_NEWS_DELAY = 0.004  # seconds
 
 
 class MessageIntake:

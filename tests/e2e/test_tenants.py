@@ -12,8 +12,7 @@ LARGE = b"x" * 70 + b"\r\n"
 
 
 def wishes(server: Server, name: str) -> dict[str, Any]:
-    shown = server.show(name)
-    assert shown is not None
+    shown = wait_for(lambda: server.show(name), 20, f"{name} in the queue")
     found: dict[str, Any] = shown["wishes"]
     return found
 
